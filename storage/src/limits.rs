@@ -1,0 +1,42 @@
+//! Every bound of the store, by name, in one place.
+//!
+//! A bound that depends on another is proven at compile time at the end of this file.
+
+/// Longest user, device, conversation or client id, in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+/// Longest message body, in bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Longest content type, in bytes.
+pub const MAX_CONTENT_TYPE_BYTES: usize = 128;
+/// Longest conversation name, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+/// Most members that one command may name.
+pub const MAX_MEMBERS_PER_COMMAND: usize = 1_000;
+/// Most members that a group or channel may have.
+pub const MAX_MEMBERS: usize = 5_000;
+/// Most references that one command may append, over all queues.
+pub const MAX_FAN_OUT: usize = 100_000;
+/// Most devices that one user may have.
+pub const MAX_DEVICES_PER_USER: usize = 64;
+/// Most items, messages or conversations in one page of a query.
+pub const MAX_PAGE: usize = 500;
+/// How long a client id names the same send, in milliseconds (24 h).
+pub const DEDUP_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Most expired dedup records that one command removes; more than one, so that the backlog shrinks.
+pub const DEDUP_EXPIRE_PER_COMMAND: usize = 4;
+/// Longest message lifetime that a sender may ask for, in milliseconds (ten years).
+pub const MAX_TTL_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+/// Most commands in one log entry.
+pub const MAX_BATCH_COMMANDS: usize = 1_024;
+/// Largest log entry payload, in bytes.
+pub const MAX_ENTRY_BYTES: usize = 4 * 1024 * 1024;
+/// Commands are gathered into one entry up to this many bytes of bodies.
+pub const TARGET_BATCH_BYTES: usize = 1024 * 1024;
+/// Dirty state that the hot tier may hold before proposals wait, in bytes.
+pub const DEFAULT_DIRTY_BYTES: usize = 64 * 1024 * 1024;
+
+const _: () = assert!(MAX_MEMBERS_PER_COMMAND <= MAX_MEMBERS);
+const _: () = assert!(MAX_MEMBERS <= MAX_FAN_OUT);
+const _: () = assert!(DEDUP_EXPIRE_PER_COMMAND > 1);
+const _: () = assert!(TARGET_BATCH_BYTES + 2 * MAX_BODY_BYTES <= MAX_ENTRY_BYTES);
+const _: () = assert!(MAX_ENTRY_BYTES * 4 <= DEFAULT_DIRTY_BYTES);
