@@ -1,0 +1,1 @@
+//! The edge: listeners, sessions, HTTP. (Skeleton.)
