@@ -1,0 +1,49 @@
+# What everyone runs by hand. `just verify` only looks; `just fix` mends what a tool can mend.
+
+export RUSTDOCFLAGS := "-D warnings"
+
+# List the recipes.
+default:
+    @just --list
+
+# Everything that must hold before a change lands. Changes no file.
+verify: lint test doc deny
+
+# Formatting and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Every test that needs nothing but this repository.
+test:
+    cargo test --workspace --locked
+
+# The API documentation, with broken links as errors.
+doc:
+    cargo doc --workspace --no-deps --locked
+
+# Licences, sources and bans of the dependencies (`deny.toml`).
+deny:
+    cargo deny --locked --offline check bans licenses sources
+
+# Known vulnerabilities. Needs the network: it fetches the advisory database.
+advisories:
+    cargo deny --locked check advisories
+
+# Mend formatting, and the lints that can be mended by machine.
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# The tests that play the real chat trace; DATA is the folder that has it.
+trace DATA="../shared/data":
+    ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --locked --test replay_chaos -- --ignored
+
+# The Python clients, written from the protocol alone, against a cluster whose nodes are killed.
+clients:
+    cargo build --release --locked
+    tests/clients/check --binary target/release/roost
+
+# The container image and the three-node compose file, really built and run. As root.
+docker:
+    docker/check
