@@ -34,9 +34,28 @@ pub const MAX_ENTRY_BYTES: usize = 4 * 1024 * 1024;
 pub const TARGET_BATCH_BYTES: usize = 1024 * 1024;
 /// Dirty state that the hot tier may hold before proposals wait, in bytes.
 pub const DEFAULT_DIRTY_BYTES: usize = 64 * 1024 * 1024;
+/// Largest value that the codec decodes, whatever its caller allows, in bytes.
+pub const MAX_DECODE_BYTES: usize = 16 * 1024 * 1024;
+/// Longest key of the cold tier, without the shard in front, in bytes.
+pub const MAX_KEY_BYTES: usize = 512;
+/// Largest value of the cold tier, in bytes.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+/// Most keys in one write batch of an engine: sled's memory explodes with large ones.
+pub const MAX_ENGINE_BATCH_KEYS: usize = 32;
+/// Bytes of keys and values at which an engine's write batch is closed.
+pub const TARGET_ENGINE_BATCH_BYTES: usize = 1024 * 1024;
+/// Memory that an engine may use for its block cache, in bytes.
+pub const ENGINE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of keys and values at which a frame of a journal or snapshot file is closed.
+pub const TARGET_FRAME_BYTES: usize = 256 * 1024;
+/// Largest frame of a journal or snapshot file, in bytes: one largest change on top of a full frame.
+pub const MAX_FRAME_BYTES: usize = 1536 * 1024;
 
 const _: () = assert!(MAX_MEMBERS_PER_COMMAND <= MAX_MEMBERS);
 const _: () = assert!(MAX_MEMBERS <= MAX_FAN_OUT);
 const _: () = assert!(DEDUP_EXPIRE_PER_COMMAND > 1);
 const _: () = assert!(TARGET_BATCH_BYTES + 2 * MAX_BODY_BYTES <= MAX_ENTRY_BYTES);
 const _: () = assert!(MAX_ENTRY_BYTES * 4 <= DEFAULT_DIRTY_BYTES);
+const _: () = assert!(MAX_ENTRY_BYTES <= MAX_DECODE_BYTES);
+const _: () = assert!(TARGET_FRAME_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES + 64 * 1024 <= MAX_FRAME_BYTES);
+const _: () = assert!(MAX_FRAME_BYTES <= MAX_DECODE_BYTES);

@@ -1,7 +1,23 @@
 //! The cold tier's engine: ordered keys and values, and nothing more.
-//! (Skeleton: helper B finishes it.)
+//!
+//! The cold tier takes atomicity from its own journal, so an engine only has to order keys, take
+//! small batches and say when they are durable. Three do: [`memory`] for tests and the simulation,
+//! [`sled`] by default, [`fjall`] as the alternative. One conformance suite runs on all of them.
+//!
+//! [`open`] picks one by configuration and marks the folder with it, so that a data folder made
+//! with one engine is never opened with the other and taken for empty.
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Fault;
+use crate::limits::{MAX_ENGINE_BATCH_KEYS, TARGET_ENGINE_BATCH_BYTES};
+
+pub mod memory;
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
 
 /// Which engine keeps the cold tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,30 +29,116 @@ pub enum EngineKind {
     Fjall,
 }
 
-/// One change of the engine's content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// Sets a key.
-    Put(Vec<u8>, Vec<u8>),
-    /// Removes a key.
-    Delete(Vec<u8>),
+/// The order in which [`Engine::visit`] goes through keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the start of the range.
+    Ascending,
+    /// From the end of the range.
+    Descending,
 }
 
-/// Ordered keys and values. Writes are durable after [`Engine::flush`]; a crash before it may keep
-/// any of them. One writer at a time; readers at any time.
+/// One change of the engine's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Sets a key.
+    Put(#[serde(with = "serde_bytes")] Vec<u8>, #[serde(with = "serde_bytes")] Vec<u8>),
+    /// Removes a key.
+    Delete(#[serde(with = "serde_bytes")] Vec<u8>),
+}
+
+impl Change {
+    /// The key that it changes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Bytes of its key and value.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(key) => key.len(),
+        }
+    }
+}
+
+/// What [`Engine::visit`] calls with each key and value.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Ordered keys and values. Writes are readable on return and durable after [`Engine::flush`]; a
+/// crash before it may keep any of them. One writer at a time; readers at any time.
 pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;
-    /// Up to `limit` pairs with `start <= key < end`, ascending.
-    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault>;
-    /// Up to `limit` pairs with `start <= key < end`, descending from the end.
-    fn scan_back(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Fault>;
-    /// Carries out changes, in order. Not atomic.
+    /// Goes through the pairs with `start <= key < end` until the visitor breaks off. The visitor
+    /// must not call the engine. Holds no more than one pair in memory at a time.
+    fn visit(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), Fault>;
+    /// Carries out changes, in order. Not atomic. Splits large batches by itself.
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault>;
-    /// Makes all writes durable.
+    /// Makes all writes durable. After an error nothing is known about them: the node stops.
     fn flush(&self) -> Result<(), Fault>;
-    /// Removes everything.
+    /// Removes everything. A crash meanwhile may leave any part; it is then called again.
     fn clear(&self) -> Result<(), Fault>;
     /// Bytes on disk, as far as the engine knows.
     fn disk_bytes(&self) -> Result<u64, Fault>;
+
+    /// Up to `limit` pairs with `start <= key < end`, ascending.
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<Pair>, Fault> {
+        collect(self, start, end, Direction::Ascending, limit)
+    }
+    /// Up to `limit` pairs with `start <= key < end`, descending from the end.
+    fn scan_back(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<Pair>, Fault> {
+        collect(self, start, end, Direction::Descending, limit)
+    }
+}
+
+fn collect<E: Engine + ?Sized>(
+    engine: &E,
+    start: &[u8],
+    end: &[u8],
+    direction: Direction,
+    limit: usize,
+) -> Result<Vec<Pair>, Fault> {
+    let mut pairs = Vec::new();
+    if limit == 0 {
+        return Ok(pairs);
+    }
+    engine.visit(start, end, direction, &mut |key, value| {
+        pairs.push((key.to_vec(), value.to_vec()));
+        if pairs.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(pairs)
+}
+
+/// Splits changes, in order, into batches that an engine takes well.
+pub(crate) fn batches(changes: Vec<Change>) -> impl Iterator<Item = Vec<Change>> {
+    group(changes, MAX_ENGINE_BATCH_KEYS, TARGET_ENGINE_BATCH_BYTES)
+}
+
+/// Splits changes, in order, into groups that are closed at `max_keys`, or once they hold
+/// `target_bytes` of keys and values.
+pub(crate) fn group(
+    changes: Vec<Change>,
+    max_keys: usize,
+    target_bytes: usize,
+) -> impl Iterator<Item = Vec<Change>> {
+    let mut changes = changes.into_iter();
+    std::iter::from_fn(move || {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while group.len() < max_keys && bytes < target_bytes {
+            let Some(change) = changes.next() else { break };
+            bytes += change.size();
+            group.push(change);
+        }
+        (!group.is_empty()).then_some(group)
+    })
 }

@@ -1,0 +1,185 @@
+//! An engine in memory, for tests and the simulation, that can crash.
+//!
+//! It keeps what the contract of [`Engine`] promises and nothing more: what was flushed survives a
+//! [`crash`](MemoryEngine::crash), of the writes since then any part may. It can also be told to
+//! fail at its nth write or flush, leaving that write half done.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::{Change, Direction, Engine, Visitor, batches};
+use crate::Fault;
+
+/// Ordered keys and values in memory.
+#[derive(Debug, Default)]
+pub struct MemoryEngine {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: BTreeMap<Vec<u8>, Bytes>,
+    flushed: BTreeMap<Vec<u8>, Bytes>,
+    /// What tells `current` from `flushed`, in the order of the writes.
+    unflushed: Vec<Change>,
+    operations: u64,
+    fail_at: Option<u64>,
+    failed: bool,
+}
+
+impl MemoryEngine {
+    /// An empty engine.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many write batches, flushes and clears were begun.
+    pub fn operations(&self) -> u64 {
+        self.state.read().operations
+    }
+
+    /// Makes the operation after `operations` more of them fail, and all changes after it.
+    pub fn fail_after(&self, operations: u64) {
+        let mut state = self.state.write();
+        state.fail_at = Some(state.operations + operations);
+    }
+
+    /// The engine as a restart finds it: what was flushed, and of the later writes the part that
+    /// `seed` picks: none, all, the first ones, or any.
+    pub fn crash(&self, seed: u64) -> Self {
+        let state = self.state.read();
+        let mut random = SplitMix(seed);
+        let mut kept = state.flushed.clone();
+        let kind = random.next() % 4;
+        let first = random.next() % (state.unflushed.len() as u64 + 1);
+        for (at, change) in (0_u64..).zip(&state.unflushed) {
+            let keep = match kind {
+                0 => false,
+                1 => true,
+                2 => at < first,
+                _ => random.next().is_multiple_of(2),
+            };
+            if keep {
+                put(&mut kept, change.clone());
+            }
+        }
+        let state = State { current: kept.clone(), flushed: kept, ..State::default() };
+        Self { state: RwLock::new(state) }
+    }
+}
+
+impl State {
+    /// Counts an operation; an error if it is the one that fails, or comes after that one.
+    fn begin(&mut self) -> Result<(), Fault> {
+        if self.fail_at == Some(self.operations) {
+            self.failed = true;
+        }
+        self.operations += 1;
+        if self.failed { Err(Fault::Engine("failed as the test asked".into())) } else { Ok(()) }
+    }
+
+    fn change(&mut self, change: Change) {
+        put(&mut self.current, change.clone());
+        self.unflushed.push(change);
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.state.read().current.get(key).map(|value| value.to_vec()))
+    }
+
+    fn visit(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), Fault> {
+        if start >= end {
+            return Ok(());
+        }
+        let state = self.state.read();
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        let mut pairs = state.current.range::<[u8], _>(range);
+        let mut next = || match direction {
+            Direction::Ascending => pairs.next(),
+            Direction::Descending => pairs.next_back(),
+        };
+        while let Some((key, value)) = next() {
+            if let ControlFlow::Break(()) = visitor(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        for batch in batches(changes) {
+            let mut state = self.state.write();
+            let already_failed = state.failed;
+            let begun = state.begin();
+            let done = match (&begun, already_failed) {
+                (Ok(()), _) => batch.len(),
+                (Err(_), false) => batch.len() / 2,
+                (Err(_), true) => 0,
+            };
+            for change in batch.into_iter().take(done) {
+                state.change(change);
+            }
+            begun?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        let mut state = self.state.write();
+        state.begin()?;
+        for change in std::mem::take(&mut state.unflushed) {
+            put(&mut state.flushed, change);
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), Fault> {
+        let mut state = self.state.write();
+        state.begin()?;
+        let keys: Vec<_> = state.current.keys().cloned().collect();
+        for key in keys {
+            state.change(Change::Delete(key));
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> Result<u64, Fault> {
+        let state = self.state.read();
+        Ok(state.flushed.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    }
+}
+
+fn put(map: &mut BTreeMap<Vec<u8>, Bytes>, change: Change) {
+    match change {
+        Change::Put(key, value) => {
+            map.insert(key, value.into());
+        }
+        Change::Delete(key) => {
+            map.remove(&key);
+        }
+    }
+}
+
+/// A small seeded generator (Steele, Lea and Flood's SplitMix64): crashes must be repeatable.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
