@@ -42,8 +42,9 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Appends a value's bytes without a version byte, for a file whose header has the version.
 pub(crate) fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    bincode::serde::encode_into_std_write(value, bytes, CONFIG)
-        .expect("the store's types have plain fields and sized sequences, and a vector takes any write");
+    bincode::serde::encode_into_std_write(value, bytes, CONFIG).expect(
+        "the store's types have plain fields and sized sequences, and a vector takes any write",
+    );
 }
 
 /// Decodes what [`encode`] gave. `what` names the record in errors; `max_len` bounds its bytes.
