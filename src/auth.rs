@@ -162,11 +162,7 @@ impl SigningKey {
         let pair = rcgen::KeyPair::from_pem(pem).map_err(|_| refuse())?;
         let public = pair.public_key_raw().to_vec();
         let kid = thumbprint(&public);
-        Ok(Self {
-            encoding,
-            public,
-            kid,
-        })
+        Ok(Self { encoding, public, kid })
     }
 
     /// The key's name in tokens: its JWK thumbprint (RFC 7638).
@@ -190,16 +186,10 @@ impl SigningKey {
             exp: Some(Seconds::Whole(now_s.saturating_add(grant.ttl_s))),
             nbf: None,
             iat: Some(Seconds::Whole(now_s)),
-            device: grant
-                .device
-                .as_ref()
-                .map(|device| device.as_str().to_owned()),
+            device: grant.device.as_ref().map(|device| device.as_str().to_owned()),
             admin: grant.admin,
         };
-        let header = Header {
-            kid: Some(self.kid.clone()),
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, &claims, &self.encoding)
             .map_err(|_| KeyError::NotEd25519("the node's token key".to_owned()))
     }
@@ -207,9 +197,7 @@ impl SigningKey {
 
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SigningKey")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -225,10 +213,7 @@ struct VerifyingKey {
 impl VerifyingKey {
     fn serves(&self, header: &Header) -> bool {
         self.algorithm == header.alg
-            && header
-                .kid
-                .as_ref()
-                .is_none_or(|kid| self.kids.contains(kid))
+            && header.kid.as_ref().is_none_or(|kid| self.kids.contains(kid))
     }
 }
 
@@ -249,11 +234,7 @@ impl Verifier {
     /// # Errors
     /// [`KeyError::TooMany`].
     pub fn accept_own(&mut self, key: &SigningKey) -> Result<(), KeyError> {
-        self.push(
-            vec![key.kid.clone()],
-            DecodingKey::from_ed_der(&key.public),
-            Algorithm::EdDSA,
-        )
+        self.push(vec![key.kid.clone()], DecodingKey::from_ed_der(&key.public), Algorithm::EdDSA)
     }
 
     /// Accepts the tokens of an Ed25519 public key in a PEM file. Its `kid` is the file's stem, or
@@ -282,11 +263,7 @@ impl Verifier {
         if secret.len() < MIN_SECRET_BYTES {
             return Err(KeyError::ShortSecret(path.display().to_string()));
         }
-        self.push(
-            vec![stem(path)],
-            DecodingKey::from_secret(secret),
-            Algorithm::HS256,
-        )
+        self.push(vec![stem(path)], DecodingKey::from_secret(secret), Algorithm::HS256)
     }
 
     fn push(
@@ -298,11 +275,7 @@ impl Verifier {
         if self.keys.len() == MAX_KEYS {
             return Err(KeyError::TooMany);
         }
-        self.keys.push(VerifyingKey {
-            kids,
-            decoding,
-            algorithm,
-        });
+        self.keys.push(VerifyingKey { kids, decoding, algorithm });
         Ok(())
     }
 
@@ -338,9 +311,7 @@ impl Verifier {
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kids: Vec<_> = self.keys.iter().flat_map(|key| &key.kids).collect();
-        f.debug_struct("Verifier")
-            .field("kids", &kids)
-            .finish_non_exhaustive()
+        f.debug_struct("Verifier").field("kids", &kids).finish_non_exhaustive()
     }
 }
 
@@ -380,17 +351,9 @@ fn identity(claims: Claims, now_ms: u64) -> Result<Identity, AuthError> {
     }
     let sub = claims.sub.ok_or(AuthError::Claim("sub"))?;
     let user = UserId::new(sub).map_err(|_| AuthError::Claim("sub"))?;
-    let device = claims
-        .device
-        .map(DeviceId::new)
-        .transpose()
-        .map_err(|_| AuthError::Claim("device"))?;
-    Ok(Identity {
-        user,
-        device,
-        admin: claims.admin,
-        expires_at_ms,
-    })
+    let device =
+        claims.device.map(DeviceId::new).transpose().map_err(|_| AuthError::Claim("device"))?;
+    Ok(Identity { user, device, admin: claims.admin, expires_at_ms })
 }
 
 /// The raw public key out of a PEM `SubjectPublicKeyInfo`, if it is an Ed25519 key.
@@ -414,24 +377,16 @@ fn thumbprint(public: &[u8]) -> String {
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     std::fs::read(path)
         .map(Zeroizing::new)
-        .map_err(|source| KeyError::Read {
-            file: path.display().to_string(),
-            source,
-        })
+        .map_err(|source| KeyError::Read { file: path.display().to_string(), source })
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// This node's clock, in milliseconds since the Unix epoch.
 fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -23,20 +23,12 @@ fn verifier(key: &SigningKey) -> Verifier {
 }
 
 fn alice() -> Grant {
-    Grant {
-        user: UserId::new("alice").unwrap(),
-        device: None,
-        admin: false,
-        ttl_s: 3_600,
-    }
+    Grant { user: UserId::new("alice").unwrap(), device: None, admin: false, ttl_s: 3_600 }
 }
 
 /// A token with any claims, signed by `key`.
 fn signed(key: &SigningKey, claims: &Value) -> String {
-    let header = Header {
-        kid: Some(key.kid.clone()),
-        ..Header::new(Algorithm::EdDSA)
-    };
+    let header = Header { kid: Some(key.kid.clone()), ..Header::new(Algorithm::EdDSA) };
     jsonwebtoken::encode(&header, claims, &key.encoding).unwrap()
 }
 
@@ -60,14 +52,8 @@ fn a_minted_token_names_its_user() {
 #[test]
 fn device_and_admin_come_back_out() {
     let key = signing_key();
-    let grant = Grant {
-        device: Some(DeviceId::new("phone").unwrap()),
-        admin: true,
-        ..alice()
-    };
-    let identity = verifier(&key)
-        .verify_at(&key.mint_at(&grant, NOW_MS).unwrap(), NOW_MS)
-        .unwrap();
+    let grant = Grant { device: Some(DeviceId::new("phone").unwrap()), admin: true, ..alice() };
+    let identity = verifier(&key).verify_at(&key.mint_at(&grant, NOW_MS).unwrap(), NOW_MS).unwrap();
     assert_eq!(identity.device, grant.device);
     assert!(identity.admin);
 }
@@ -89,41 +75,18 @@ fn claims_are_checked() {
     let cases = [
         (json!({"exp": NOW_S + 60}), AuthError::Claim("sub")),
         (json!({"sub": "alice"}), AuthError::Claim("exp")),
-        (
-            json!({"sub": "", "exp": NOW_S + 60}),
-            AuthError::Claim("sub"),
-        ),
-        (
-            json!({"sub": "x".repeat(65), "exp": NOW_S + 60}),
-            AuthError::Claim("sub"),
-        ),
+        (json!({"sub": "", "exp": NOW_S + 60}), AuthError::Claim("sub")),
+        (json!({"sub": "x".repeat(65), "exp": NOW_S + 60}), AuthError::Claim("sub")),
         (json!({"sub": "alice", "exp": "soon"}), AuthError::Malformed),
-        (json!({"sub": "alice", "exp": -1}), AuthError::Malformed),
-        (
-            json!({"sub": "alice", "exp": NOW_S - 11}),
-            AuthError::Expired,
-        ),
-        (
-            json!({"sub": "alice", "exp": NOW_S + 60, "nbf": NOW_S + 30}),
-            AuthError::NotYetValid,
-        ),
-        (
-            json!({"sub": "alice", "exp": NOW_S + 60, "device": ""}),
-            AuthError::Claim("device"),
-        ),
-        (
-            json!({"sub": "alice", "exp": NOW_S + 60, "aud": "billing"}),
-            AuthError::Claim("aud"),
-        ),
-        (
-            json!({"sub": "alice", "exp": NOW_S + 60, "admin": "yes"}),
-            AuthError::Malformed,
-        ),
+        (json!({"sub": "alice", "exp": -1}), AuthError::Claim("exp")),
+        (json!({"sub": "alice", "exp": NOW_S - 11}), AuthError::Expired),
+        (json!({"sub": "alice", "exp": NOW_S + 60, "nbf": NOW_S + 30}), AuthError::NotYetValid),
+        (json!({"sub": "alice", "exp": NOW_S + 60, "device": ""}), AuthError::Claim("device")),
+        (json!({"sub": "alice", "exp": NOW_S + 60, "aud": "billing"}), AuthError::Claim("aud")),
+        (json!({"sub": "alice", "exp": NOW_S + 60, "admin": "yes"}), AuthError::Malformed),
     ];
     for (claims, expected) in cases {
-        let refused = verifier
-            .verify_at(&signed(&key, &claims), NOW_MS)
-            .unwrap_err();
+        let refused = verifier.verify_at(&signed(&key, &claims), NOW_MS).unwrap_err();
         assert_eq!(refused, expected, "{claims}");
     }
     let fine =
@@ -134,25 +97,16 @@ fn claims_are_checked() {
 #[test]
 fn another_nodes_key_is_unknown() {
     let token = signing_key().mint_at(&alice(), NOW_MS).unwrap();
-    assert_eq!(
-        verifier(&signing_key()).verify_at(&token, NOW_MS),
-        Err(AuthError::UnknownKey)
-    );
+    assert_eq!(verifier(&signing_key()).verify_at(&token, NOW_MS), Err(AuthError::UnknownKey));
 }
 
 #[test]
 fn a_forged_signature_is_refused() {
     let (own, other) = (signing_key(), signing_key());
-    let header = Header {
-        kid: Some(own.kid.clone()),
-        ..Header::new(Algorithm::EdDSA)
-    };
+    let header = Header { kid: Some(own.kid.clone()), ..Header::new(Algorithm::EdDSA) };
     let claims = json!({"sub": "alice", "exp": NOW_S + 60});
     let forged = jsonwebtoken::encode(&header, &claims, &other.encoding).unwrap();
-    assert_eq!(
-        verifier(&own).verify_at(&forged, NOW_MS),
-        Err(AuthError::Signature)
-    );
+    assert_eq!(verifier(&own).verify_at(&forged, NOW_MS), Err(AuthError::Signature));
 }
 
 #[test]
@@ -160,16 +114,10 @@ fn a_public_key_is_never_taken_for_a_secret() {
     let key = signing_key();
     let claims = json!({"sub": "alice", "exp": NOW_S + 60, "admin": true});
     for kid in [None, Some(key.kid.clone())] {
-        let header = Header {
-            kid,
-            ..Header::new(Algorithm::HS256)
-        };
+        let header = Header { kid, ..Header::new(Algorithm::HS256) };
         let forged =
             jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&key.public)).unwrap();
-        assert_eq!(
-            verifier(&key).verify_at(&forged, NOW_MS),
-            Err(AuthError::UnknownKey)
-        );
+        assert_eq!(verifier(&key).verify_at(&forged, NOW_MS), Err(AuthError::UnknownKey));
     }
 }
 
@@ -177,15 +125,8 @@ fn a_public_key_is_never_taken_for_a_secret() {
 fn none_is_no_algorithm() {
     let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let claims = json!({"sub": "alice", "exp": NOW_S + 60});
-    let token = format!(
-        "{}.{}.",
-        encode(json!({"alg": "none", "typ": "JWT"})),
-        encode(claims)
-    );
-    assert_eq!(
-        verifier(&signing_key()).verify_at(&token, NOW_MS),
-        Err(AuthError::Malformed)
-    );
+    let token = format!("{}.{}.", encode(json!({"alg": "none", "typ": "JWT"})), encode(claims));
+    assert_eq!(verifier(&signing_key()).verify_at(&token, NOW_MS), Err(AuthError::Malformed));
 }
 
 #[test]
@@ -207,10 +148,7 @@ fn an_applications_public_key_is_found_by_stem_thumbprint_or_without_name() {
         .unwrap();
     let claims = json!({"sub": "alice", "exp": NOW_S + 60});
     for kid in [None, Some("shop".to_owned()), Some(key.kid.clone())] {
-        let header = Header {
-            kid,
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header = Header { kid, ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &key.encoding).unwrap();
         assert!(verifier.verify_at(&token, NOW_MS).is_ok());
     }
@@ -221,23 +159,14 @@ fn a_shared_secret_signs_hs256_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut verifier = Verifier::new();
     let content = [SECRET, b"\n".as_slice()].concat();
-    verifier
-        .accept_secret_file(&file(&dir, "shared.key", &content))
-        .unwrap();
+    verifier.accept_secret_file(&file(&dir, "shared.key", &content)).unwrap();
     let claims = json!({"sub": "alice", "exp": NOW_S + 60});
     let token = |algorithm| {
-        jsonwebtoken::encode(
-            &Header::new(algorithm),
-            &claims,
-            &EncodingKey::from_secret(SECRET),
-        )
-        .unwrap()
+        jsonwebtoken::encode(&Header::new(algorithm), &claims, &EncodingKey::from_secret(SECRET))
+            .unwrap()
     };
     assert!(verifier.verify_at(&token(Algorithm::HS256), NOW_MS).is_ok());
-    assert_eq!(
-        verifier.verify_at(&token(Algorithm::HS512), NOW_MS),
-        Err(AuthError::UnknownKey)
-    );
+    assert_eq!(verifier.verify_at(&token(Algorithm::HS512), NOW_MS), Err(AuthError::UnknownKey));
 }
 
 #[test]
@@ -245,21 +174,12 @@ fn unusable_key_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut verifier = Verifier::new();
     let short = file(&dir, "short.key", &SECRET[..31]);
-    assert!(matches!(
-        verifier.accept_secret_file(&short),
-        Err(KeyError::ShortSecret(_))
-    ));
+    assert!(matches!(verifier.accept_secret_file(&short), Err(KeyError::ShortSecret(_))));
     let private = file(&dir, "private.pem", key_pair().serialize_pem().as_bytes());
-    assert!(matches!(
-        verifier.accept_public_key_file(&private),
-        Err(KeyError::NotEd25519(_))
-    ));
+    assert!(matches!(verifier.accept_public_key_file(&private), Err(KeyError::NotEd25519(_))));
     let p256 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let other = file(&dir, "p256.pem", p256.public_key_pem().as_bytes());
-    assert!(matches!(
-        verifier.accept_public_key_file(&other),
-        Err(KeyError::NotEd25519(_))
-    ));
+    assert!(matches!(verifier.accept_public_key_file(&other), Err(KeyError::NotEd25519(_))));
     let missing = verifier.accept_public_key_file(&dir.path().join("none.pem"));
     assert!(matches!(missing, Err(KeyError::Read { .. })));
 }
@@ -267,8 +187,5 @@ fn unusable_key_files_are_refused() {
 #[test]
 fn keys_are_not_shown() {
     let key = signing_key();
-    assert_eq!(
-        format!("{key:?}"),
-        format!("SigningKey {{ kid: {:?}, .. }}", key.kid())
-    );
+    assert_eq!(format!("{key:?}"), format!("SigningKey {{ kid: {:?}, .. }}", key.kid()));
 }
