@@ -13,7 +13,8 @@
 //! 5. [`fs`]: the file trait below the log, the journal and the snapshots, real and simulated;
 //! 6. [`log`]: the durable, ordered Raft log;
 //! 7. [`engine`]: the cold tier's engine trait and its implementations;
-//! 8. [`store`]: the hot tier, `apply`, queries, checkpoints, snapshots.
+//! 8. `cold`: the cold tier: atomic checkpoints and snapshots over such an engine;
+//! 9. [`store`]: the hot tier, `apply`, queries, checkpoints, snapshots.
 
 pub mod limits;
 pub mod model;
@@ -22,6 +23,7 @@ pub mod codec;
 pub mod fs;
 pub mod log;
 pub mod engine;
+pub(crate) mod cold;
 pub mod store;
 
 mod fault;
