@@ -40,9 +40,10 @@ trace DATA="../shared/data":
     ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --locked --test replay_chaos -- --ignored
 
 # The Python clients, written from the protocol alone, against a cluster whose nodes are killed.
+# They need the packages of `.ci/requirements.txt`.
 clients:
     cargo build --release --locked
-    tests/clients/check --binary target/release/roost
+    python3 tests/clients/run.py --binary target/release/roost
 
 # The container image and the three-node compose file, really built and run. As root.
 docker:
