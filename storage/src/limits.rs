@@ -46,6 +46,8 @@ pub const MAX_ENGINE_BATCH_KEYS: usize = 32;
 pub const TARGET_ENGINE_BATCH_BYTES: usize = 1024 * 1024;
 /// Memory that an engine may use for its block cache, in bytes.
 pub const ENGINE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that fjall gathers in memory before it writes a table.
+pub const ENGINE_WRITE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of keys and values at which a frame of a journal or snapshot file is closed.
 pub const TARGET_FRAME_BYTES: usize = 256 * 1024;
 /// Largest frame of a journal or snapshot file, in bytes: one largest change on top of a full frame.

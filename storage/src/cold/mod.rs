@@ -85,6 +85,9 @@ impl Cold {
             stopped: OnceLock::new(),
             incoming: AtomicU64::new(0),
         };
+        // A process may have died before it synced a name that we see now: what recovery builds
+        // on must not vanish with the power meanwhile.
+        cold.sync_dir()?;
         cold.recover_checkpoint()?;
         cold.recover_install()?;
         cold.remove_stale_files()?;

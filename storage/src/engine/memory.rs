@@ -66,7 +66,16 @@ impl MemoryEngine {
                 put(&mut kept, change.clone());
             }
         }
-        let state = State { current: kept.clone(), flushed: kept, ..State::default() };
+        Self::holding(kept)
+    }
+
+    /// The engine as a restart finds it when nothing survives but what was flushed.
+    pub fn crash_losing_unflushed(&self) -> Self {
+        Self::holding(self.state.read().flushed.clone())
+    }
+
+    fn holding(content: BTreeMap<Vec<u8>, Bytes>) -> Self {
+        let state = State { current: content.clone(), flushed: content, ..State::default() };
         Self { state: RwLock::new(state) }
     }
 }

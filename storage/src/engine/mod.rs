@@ -7,14 +7,22 @@
 //! [`open`] picks one by configuration and marks the folder with it, so that a data folder made
 //! with one engine is never opened with the other and taken for empty.
 
+use std::fmt;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
 use crate::limits::{MAX_ENGINE_BATCH_KEYS, TARGET_ENGINE_BATCH_BYTES};
 
+mod folder;
 pub mod memory;
+pub mod sled;
+pub mod fjall;
+
+pub use self::folder::open;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -27,6 +35,37 @@ pub enum EngineKind {
     Sled,
     /// fjall 3.
     Fjall,
+}
+
+impl EngineKind {
+    /// Its name, in the configuration and on disk.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Fjall => "fjall",
+        }
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is no engine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an engine is `sled` or `fjall`")]
+pub struct UnknownEngine;
+
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
+        [Self::Sled, Self::Fjall]
+            .into_iter()
+            .find(|kind| kind.as_str() == name)
+            .ok_or(UnknownEngine)
+    }
 }
 
 /// The order in which [`Engine::visit`] goes through keys.
@@ -141,4 +180,13 @@ pub(crate) fn group(
         }
         (!group.is_empty()).then_some(group)
     })
+}
+
+fn cannot_open(path: &Path, error: &dyn fmt::Display) -> Fault {
+    Fault::Engine(format!(
+        "can't open {}: {error}. If another process has it open, stop that one. If the files are \
+         damaged, nothing acknowledged is lost while the other nodes have it: remove this node from \
+         the cluster, move its data folder away, and add it again as a new node",
+        path.display()
+    ))
 }

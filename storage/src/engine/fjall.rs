@@ -1,0 +1,105 @@
+//! The second engine: fjall 3, a log-structured merge tree.
+//!
+//! One keyspace holds everything. Its journal is synced only by [`Engine::flush`]: between two of
+//! them the cold tier's own journal is what counts, so syncing earlier would gain nothing.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::{Change, Direction, Engine, Visitor, batches, cannot_open};
+use crate::Fault;
+use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
+
+const KEYSPACE: &str = "cold";
+
+/// A fjall database.
+pub struct FjallEngine {
+    db: Database,
+    keyspace: Keyspace,
+}
+
+impl FjallEngine {
+    /// Opens the database in a folder, or makes it.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let failed = |error: fjall::Error| cannot_open(path, &error);
+        let db = Database::builder(path)
+            .cache_size(ENGINE_CACHE_BYTES as u64)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(failed)?;
+        let options =
+            || KeyspaceCreateOptions::default().max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64);
+        let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
+        Ok(Self { db, keyspace })
+    }
+}
+
+impl Engine for FjallEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.keyspace.get(key).map_err(fault)?.map(|value| value.to_vec()))
+    }
+
+    fn visit(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), Fault> {
+        if start >= end {
+            return Ok(());
+        }
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        let mut pairs = self.keyspace.range::<&[u8], _>(range);
+        let mut next = || match direction {
+            Direction::Ascending => pairs.next(),
+            Direction::Descending => pairs.next_back(),
+        };
+        while let Some(pair) = next() {
+            let (key, value) = pair.into_inner().map_err(fault)?;
+            if let ControlFlow::Break(()) = visitor(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        for changes in batches(changes) {
+            let mut batch = self.db.batch();
+            for change in changes {
+                match change {
+                    Change::Put(key, value) => batch.insert(&self.keyspace, key, value),
+                    Change::Delete(key) => batch.remove(&self.keyspace, key),
+                }
+            }
+            batch.commit().map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        self.db.persist(PersistMode::SyncAll).map_err(fault)
+    }
+
+    fn clear(&self) -> Result<(), Fault> {
+        self.keyspace.clear().map_err(fault)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, Fault> {
+        self.db.disk_space().map_err(fault)
+    }
+}
+
+impl std::fmt::Debug for FjallEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // fjall's own output would print what is stored.
+        f.debug_struct("FjallEngine").finish_non_exhaustive()
+    }
+}
+
+fn fault(error: fjall::Error) -> Fault {
+    Fault::Engine(format!("fjall: {error}"))
+}

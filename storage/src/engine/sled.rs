@@ -1,0 +1,99 @@
+//! The default engine: sled 0.34, with its traps stepped around.
+//!
+//! - Its own flusher ignores a failed sync, so it is off; [`Engine::flush`] is the only one, and
+//!   its error reaches the caller.
+//! - Large batches explode in memory, so writes are split into small ones.
+//! - Transactions take a lock of the whole process, and are not used.
+//! - Its files can fail to open after a power cut; the error then says what to do about it.
+
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+
+use super::{Change, Direction, Engine, Visitor, batches, cannot_open};
+use crate::Fault;
+use crate::limits::ENGINE_CACHE_BYTES;
+
+/// A sled database.
+pub struct SledEngine {
+    db: sled::Db,
+}
+
+impl SledEngine {
+    /// Opens the database in a folder, or makes it.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(ENGINE_CACHE_BYTES as u64)
+            .flush_every_ms(None);
+        let db = config.open().map_err(|error| cannot_open(path, &error))?;
+        Ok(Self { db })
+    }
+}
+
+impl Engine for SledEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.db.get(key).map_err(fault)?.map(|value| value.to_vec()))
+    }
+
+    fn visit(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), Fault> {
+        if start >= end {
+            return Ok(());
+        }
+        let mut pairs = self.db.range::<&[u8], _>((Bound::Included(start), Bound::Excluded(end)));
+        let mut next = || match direction {
+            Direction::Ascending => pairs.next(),
+            Direction::Descending => pairs.next_back(),
+        };
+        while let Some(pair) = next() {
+            let (key, value) = pair.map_err(fault)?;
+            if let ControlFlow::Break(()) = visitor(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        for changes in batches(changes) {
+            let mut batch = sled::Batch::default();
+            for change in changes {
+                match change {
+                    Change::Put(key, value) => batch.insert(key, value),
+                    Change::Delete(key) => batch.remove(key),
+                }
+            }
+            self.db.apply_batch(batch).map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        self.db.flush().map_err(fault)?;
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), Fault> {
+        self.db.clear().map_err(fault)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, Fault> {
+        self.db.size_on_disk().map_err(fault)
+    }
+}
+
+impl std::fmt::Debug for SledEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // sled's own output would print what is stored.
+        f.debug_struct("SledEngine").finish_non_exhaustive()
+    }
+}
+
+fn fault(error: sled::Error) -> Fault {
+    Fault::Engine(format!("sled: {error}"))
+}
