@@ -1,0 +1,178 @@
+//! The calling side: one connection a peer, made when needed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{Connection, Endpoint};
+use roost_raft::{MemberNode, NodeId, TransportError};
+use tokio::time::{Instant, timeout_at};
+
+use super::tls::node_name;
+use super::{CLOSE_REFUSED, CLOSE_SHUTDOWN, CLOSE_SILENT, Own, check_store};
+use crate::wire::{self, Answer, Call, Hello, MAX_FRAME_BYTES};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Failed calls over this time, without any that succeeded, drop the connection.
+const SILENCE: Duration = Duration::from_millis(800);
+
+/// Calls peers. Clones share the connections.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    own: Own,
+    /// Addresses from this node's configuration; they win over the membership's.
+    configured: BTreeMap<NodeId, String>,
+    peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
+}
+
+/// One peer's connection; the lock is held while it is being made, so that it is made once.
+#[derive(Default)]
+struct Peer {
+    live: tokio::sync::Mutex<Option<Arc<Live>>>,
+}
+
+struct Live {
+    connection: Connection,
+    hello: Hello,
+    last_answer: Mutex<Instant>,
+}
+
+impl Transport {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        config: quinn::ClientConfig,
+        own: Own,
+        configured: BTreeMap<NodeId, String>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { endpoint, config, own, configured, peers: Mutex::default() }) }
+    }
+
+    /// Where a peer is: as configured, else as the membership has it.
+    pub(crate) fn address(&self, target: NodeId, node: Option<&MemberNode>) -> Option<String> {
+        self.inner.configured.get(&target).cloned().or_else(|| node.map(|node| node.peer_addr.clone()))
+    }
+
+    /// One call with its answer.
+    pub(crate) async fn call(
+        &self,
+        target: NodeId,
+        node: Option<&MemberNode>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Answer, TransportError> {
+        let unreachable = |reason: String| TransportError::Unreachable(reason);
+        let bytes = wire::encode(call).map_err(|error| unreachable(error.to_string()))?;
+        let live = timeout_at(deadline, self.connection(target, node))
+            .await
+            .map_err(|_| unreachable("no connection in time".to_owned()))?
+            .map_err(unreachable)?;
+        let result = match timeout_at(deadline, exchange(&live.connection, &bytes)).await {
+            Ok(result) => result,
+            Err(_) => Err(TransportError::Timeout),
+        };
+        match &result {
+            Ok(_) => *live.last_answer.lock() = Instant::now(),
+            Err(TransportError::Timeout) if live.last_answer.lock().elapsed() < SILENCE => {}
+            Err(_) => live.connection.close(CLOSE_SILENT, b"no answers"),
+        }
+        wire::decode("peer answer", &result?).map_err(|error| TransportError::Lost(error.to_string()))
+    }
+
+    /// What a peer says of itself.
+    pub(crate) async fn hello(&self, target: NodeId, deadline: Instant) -> Result<Hello, TransportError> {
+        match self.call(target, None, &Call::Hello((self.inner.own.hello)()), deadline).await? {
+            Answer::Hello(hello) => Ok(hello),
+            Answer::Refused(reason) => Err(TransportError::Unreachable(reason)),
+            _ => Err(TransportError::Lost("unexpected answer".to_owned())),
+        }
+    }
+
+    async fn connection(&self, target: NodeId, node: Option<&MemberNode>) -> Result<Arc<Live>, String> {
+        let peer = self.inner.peers.lock().entry(target).or_default().clone();
+        let mut slot = peer.live.lock().await;
+        if let Some(live) = slot.as_ref().filter(|live| live.connection.close_reason().is_none()) {
+            return Ok(live.clone());
+        }
+        *slot = None;
+        let address = self.address(target, node).ok_or("its address is not known")?;
+        let live = timeout_at(Instant::now() + CONNECT_TIMEOUT, self.connect(target, node, &address))
+            .await
+            .map_err(|_| format!("{address} does not answer"))??;
+        *slot = Some(live.clone());
+        Ok(live)
+    }
+
+    async fn connect(&self, target: NodeId, node: Option<&MemberNode>, address: &str) -> Result<Arc<Live>, String> {
+        let resolved = tokio::net::lookup_host(address).await.map_err(|error| format!("{address}: {error}"))?;
+        // The endpoint's socket has one address family.
+        let ipv4 = self.inner.endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
+        let address = resolved
+            .into_iter()
+            .find(|found| found.is_ipv4() == ipv4)
+            .ok_or_else(|| format!("{address} has no usable address"))?;
+        let connecting = self
+            .inner
+            .endpoint
+            .connect_with(self.inner.config.clone(), address, &node_name(target))
+            .map_err(|error| error.to_string())?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        let hello = match greet(&connection, &(self.inner.own.hello)()).await {
+            Ok(hello) => hello,
+            Err(reason) => {
+                connection.close(CLOSE_REFUSED, b"greeting failed");
+                return Err(reason);
+            }
+        };
+        let expected = node.map(|node| BTreeMap::from([(target, node.clone())])).unwrap_or_default();
+        if let Err(reason) = check_store(&expected, &hello) {
+            connection.close(CLOSE_REFUSED, b"another data folder");
+            tracing::error!(peer = target, "{reason}");
+            return Err(reason);
+        }
+        Ok(Arc::new(Live { connection, hello, last_answer: Mutex::new(Instant::now()) }))
+    }
+
+    /// Drops the connection to a peer that has restarted since it was made.
+    pub(crate) async fn peer_restarted(&self, hello: &Hello) {
+        let peer = self.inner.peers.lock().get(&hello.node_id).cloned();
+        let Some(peer) = peer else { return };
+        let mut slot = peer.live.lock().await;
+        if let Some(live) = slot.take_if(|live| live.hello.incarnation != hello.incarnation) {
+            live.connection.close(CLOSE_SILENT, b"restarted");
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.inner.endpoint.close(CLOSE_SHUTDOWN, b"shutting down");
+        // Bounded: a peer that is gone must not hold up the end.
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.inner.endpoint.wait_idle()).await;
+    }
+}
+
+async fn greet(connection: &Connection, own: &Hello) -> Result<Hello, String> {
+    let bytes = wire::encode(&Call::Hello(own.clone())).map_err(|error| error.to_string())?;
+    let answer = exchange(connection, &bytes).await.map_err(|error| error.to_string())?;
+    match wire::decode("peer answer", &answer).map_err(|error| error.to_string())? {
+        Answer::Hello(hello) => Ok(hello),
+        Answer::Refused(reason) => Err(reason),
+        _ => Err("unexpected answer to the greeting".to_owned()),
+    }
+}
+
+async fn exchange(connection: &Connection, request: &[u8]) -> Result<Bytes, TransportError> {
+    let lost = |error: String| TransportError::Lost(error);
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
+    send.write_all(request).await.map_err(|error| lost(error.to_string()))?;
+    send.finish().map_err(|error| lost(error.to_string()))?;
+    let answer = receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| lost(error.to_string()))?;
+    Ok(answer.into())
+}

@@ -1,0 +1,75 @@
+//! When the store writes itself down, and the log is purged behind it.
+//!
+//! A checkpoint is due when dirty memory passes half its bound, when many entries were applied
+//! since the last one (they would be applied again after a crash), and after a quiet time. Each
+//! one is announced to openraft as the newest snapshot, which lets it purge the log up to the
+//! configured distance behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::Raft;
+use roost_storage::store::Store;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::state_machine::{StateMachine, blocking};
+use crate::types::TypeConfig;
+
+/// Entries applied since the newest checkpoint that make the next one due.
+const DUE_ENTRIES: u64 = 20_000;
+/// Time since the newest checkpoint after which any applied entry makes the next one due.
+const DUE_AFTER: Duration = Duration::from_secs(60);
+/// How often the two are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the store stops, or openraft does.
+pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>) {
+    let mut pressure = watch_pressure(store.clone());
+    let mut newest = Instant::now();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let due = tokio::select! {
+            signal = pressure.recv() => match signal {
+                Some(()) => true,
+                None => return,
+            },
+            _ = tick.tick() => is_due(&store, newest),
+        };
+        if !due {
+            continue;
+        }
+        let working = store.clone();
+        if let Err(error) = blocking(move || working.checkpoint()).await {
+            tracing::error!(%error, "checkpoint failed");
+            return;
+        }
+        newest = Instant::now();
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn is_due(store: &Store, newest: Instant) -> bool {
+    let applied = store.applied_state().applied.map_or(0, |position| position.index + 1);
+    let written = store.checkpoint_state().applied.map_or(0, |position| position.index + 1);
+    let behind = applied.saturating_sub(written);
+    behind >= DUE_ENTRIES || (behind > 0 && newest.elapsed() >= DUE_AFTER)
+}
+
+/// The store's blocking wait, as a channel. The thread ends with the store or the receiver.
+fn watch_pressure(store: Arc<Store>) -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        while store.wait_for_pressure() {
+            // The checkpoint relieves the pressure; until it is done there is nothing to say again.
+            if sender.blocking_send(()).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    receiver
+}

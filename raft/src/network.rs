@@ -1,0 +1,188 @@
+//! openraft's network over a [`PeerTransport`].
+//!
+//! Each call is one request and one reply with a deadline. A transport delivers to the node whose
+//! number it was given or fails; it need not keep an order, since every message names its term and
+//! its place in the log.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes};
+use openraft::network::v2::RaftNetworkV2;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory};
+use tokio::time::Instant;
+
+use crate::snapshot::{SnapshotData, SnapshotSender};
+use crate::types::{MemberNode, NodeId, TypeConfig, Vote};
+use crate::wire::{self, Reply, Request};
+
+/// How long a peer may take to make entries durable before they are sent again.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a call gave no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// No reply by the deadline; the peer may have acted.
+    #[error("no reply in time")]
+    Timeout,
+    /// The peer can't be reached; it did not act.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The connection broke during the call; the peer may have acted.
+    #[error("connection lost: {0}")]
+    Lost(String),
+}
+
+/// Carries opaque requests to other nodes.
+#[async_trait]
+pub trait PeerTransport: Send + Sync + 'static {
+    /// Sends one request to `target` and waits for its reply until `deadline`. `node` says where
+    /// the membership has it.
+    async fn call(
+        &self,
+        target: NodeId,
+        node: &MemberNode,
+        request: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, TransportError>;
+}
+
+/// Makes a [`Peer`] for each target.
+#[derive(Clone)]
+pub struct Network {
+    pub(crate) own_id: NodeId,
+    pub(crate) transport: Arc<dyn PeerTransport>,
+    pub(crate) snapshots: SnapshotSender,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &MemberNode) -> Peer {
+        Peer { target, node: node.clone(), network: self.clone() }
+    }
+}
+
+/// One peer.
+pub struct Peer {
+    target: NodeId,
+    node: MemberNode,
+    network: Network,
+}
+
+impl Peer {
+    pub(crate) async fn call(&self, request: &Request, deadline: Instant) -> Result<Reply, TransportError> {
+        let bytes = wire::encode(request).map_err(|error| TransportError::Unreachable(error.to_string()))?;
+        let reply = self.network.transport.call(self.target, &self.node, bytes.into(), deadline).await?;
+        wire::decode("peer reply", &reply).map_err(|error| TransportError::Lost(error.to_string()))
+    }
+
+    async fn rpc(&self, action: RPCTypes, request: &Request, ttl: Duration) -> Result<Reply, RPCError<TypeConfig>> {
+        match self.call(request, Instant::now() + ttl).await {
+            Ok(Reply::Failed(reason)) => Err(unreachable_error(reason)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.rpc_error(action, ttl, error)),
+        }
+    }
+
+    fn rpc_error(&self, action: RPCTypes, timeout: Duration, error: TransportError) -> RPCError<TypeConfig> {
+        match error {
+            TransportError::Timeout => {
+                RPCError::Timeout(Timeout { action, id: self.network.own_id, target: self.target, timeout })
+            }
+            TransportError::Unreachable(reason) => unreachable_error(reason),
+            TransportError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
+        }
+    }
+}
+
+fn unreachable_error(reason: String) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&TransportError::Unreachable(reason)))
+}
+
+fn unexpected(reply: &Reply) -> RPCError<TypeConfig> {
+    let name = match reply {
+        Reply::Append(_) => "append",
+        Reply::Vote(_) => "vote",
+        Reply::TransferLeader(_) => "transfer",
+        Reply::SnapshotChunk => "snapshot chunk",
+        Reply::SnapshotInstall(_) => "snapshot install",
+        Reply::Failed(_) => "failure",
+    };
+    RPCError::Network(NetworkError::new(&TransportError::Lost(format!("unexpected {name} reply"))))
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // A heartbeat must fail fast; entries may wait for a slow disk rather than be sent again.
+        let ttl = if rpc.entries.is_empty() { option.soft_ttl() } else { APPEND_TIMEOUT };
+        match self.rpc(RPCTypes::AppendEntries, &Request::Append(rpc), ttl).await? {
+            Reply::Append(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.rpc(RPCTypes::Vote, &Request::Vote(rpc), option.soft_ttl()).await? {
+            Reply::Vote(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.rpc(RPCTypes::Vote, &Request::PreVote(rpc), option.soft_ttl()).await? {
+            Reply::Vote(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        _snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.network.snapshots.send(self, vote) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.rpc(RPCTypes::TransferLeader, &Request::TransferLeader(request), option.soft_ttl()).await? {
+            Reply::TransferLeader(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A peer that comes back should be heard at once: the pause stays short.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
+    }
+}

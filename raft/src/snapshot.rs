@@ -1,0 +1,177 @@
+//! Moving a whole state to a follower whose log ends before ours begins.
+//!
+//! The leader writes its newest checkpoint into a file at the speed of its own disk, then sends the
+//! file in parts; a slow link therefore never holds back checkpoints. The follower writes the parts
+//! into one file, checks it whole when it installs it, and starts over if anything does not fit.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::error::{NetworkError, StreamingError, Unreachable};
+use openraft::raft::SnapshotResponse;
+use parking_lot::Mutex;
+use roost_storage::Fault;
+use roost_storage::fs::{Disk, DiskFile, OpenMode};
+use roost_storage::store::{AppliedState, SnapshotFile, Store};
+use tokio::time::Instant;
+
+use crate::network::{Peer, TransportError};
+use crate::types::{StoredMembership, TypeConfig, Vote, log_id};
+use crate::wire::{self, Reply, Request, SNAPSHOT_CHUNK_BYTES};
+
+/// How long one part may take.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the follower may take to check and install the file.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What openraft holds of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotData {
+    /// The newest checkpoint, wherever that is by the time it is sent.
+    Checkpoint,
+    /// A file that arrived, relative to the disk.
+    File(PathBuf),
+}
+
+/// The membership that a state was stored with; the empty one before the first.
+pub(crate) fn membership_of(state: &AppliedState) -> io::Result<StoredMembership> {
+    match &state.membership {
+        None => Ok(StoredMembership::default()),
+        Some((position, bytes)) => Ok(StoredMembership::new(Some(log_id(*position)), wire::decode("membership", bytes)?)),
+    }
+}
+
+/// Sends this node's newest checkpoint.
+#[derive(Debug, Clone)]
+pub struct SnapshotSender {
+    store: Arc<Store>,
+    disk: Arc<dyn Disk>,
+    /// Held from writing the file until it is open, so that no other transfer replaces it between.
+    export: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl SnapshotSender {
+    pub(crate) fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
+        Self { store, disk, export: Arc::default() }
+    }
+
+    async fn open_newest(&self) -> io::Result<(SnapshotFile, Arc<dyn DiskFile>)> {
+        let _exporting = self.export.lock().await;
+        let (store, disk) = (self.store.clone(), self.disk.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let snapshot = store.export_snapshot()?;
+            let file = disk.open(&snapshot.path, OpenMode::Existing).map_err(|error| Fault::io("open snapshot", error))?;
+            Ok::<_, Fault>((snapshot, file))
+        });
+        Ok(opened.await.map_err(io::Error::other)??)
+    }
+
+    pub(crate) async fn send(
+        &self,
+        peer: &Peer,
+        vote: Vote,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let local = |error: io::Error| StreamingError::Unreachable(Unreachable::new(&error));
+        let (snapshot, file) = self.open_newest().await.map_err(local)?;
+        let transfer = vote.leader_id.term << 32 | u64::from(std::process::id());
+        let mut offset = 0;
+        while offset < snapshot.len {
+            let bytes = read_chunk(file.clone(), offset, snapshot.len).await.map_err(local)?;
+            let len = bytes.len() as u64;
+            let request = Request::SnapshotChunk { transfer, offset, bytes };
+            match call(peer, &request, CHUNK_TIMEOUT).await? {
+                Reply::SnapshotChunk => offset += len,
+                other => return Err(refused(other)),
+            }
+        }
+        let request = Request::SnapshotInstall {
+            transfer,
+            len: snapshot.len,
+            vote,
+            last: snapshot.state.applied,
+            membership: membership_of(&snapshot.state).map_err(local)?,
+        };
+        match call(peer, &request, INSTALL_TIMEOUT).await? {
+            Reply::SnapshotInstall(response) => Ok(response),
+            other => Err(refused(other)),
+        }
+    }
+}
+
+async fn read_chunk(file: Arc<dyn DiskFile>, offset: u64, len: u64) -> io::Result<Bytes> {
+    let size = (len - offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut buffer = vec![0; size];
+        file.read_at(offset, &mut buffer)?;
+        Ok::<_, io::Error>(Bytes::from(buffer))
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+async fn call(peer: &Peer, request: &Request, timeout: Duration) -> Result<Reply, StreamingError<TypeConfig>> {
+    peer.call(request, Instant::now() + timeout).await.map_err(|error| match error {
+        TransportError::Unreachable(_) => StreamingError::Unreachable(Unreachable::new(&error)),
+        TransportError::Timeout | TransportError::Lost(_) => StreamingError::Network(NetworkError::new(&error)),
+    })
+}
+
+fn refused(reply: Reply) -> StreamingError<TypeConfig> {
+    let reason = match reply {
+        Reply::Failed(reason) => reason,
+        _ => "unexpected reply to a snapshot".to_owned(),
+    };
+    StreamingError::Unreachable(Unreachable::new(&TransportError::Unreachable(reason)))
+}
+
+/// A snapshot file that is arriving.
+struct Incoming {
+    transfer: u64,
+    next: u64,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+}
+
+/// Takes a snapshot file in, part by part.
+pub(crate) struct SnapshotReceiver {
+    store: Arc<Store>,
+    disk: Arc<dyn Disk>,
+    incoming: Mutex<Option<Incoming>>,
+}
+
+impl SnapshotReceiver {
+    pub(crate) fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
+        Self { store, disk, incoming: Mutex::new(None) }
+    }
+
+    /// Writes one part. Blocks on the disk.
+    pub(crate) fn chunk(&self, transfer: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut slot = self.incoming.lock();
+        if offset == 0 {
+            let path = self.store.incoming_snapshot_path();
+            let file = self.disk.open(&path, OpenMode::Truncate)?;
+            *slot = Some(Incoming { transfer, next: 0, path, file });
+        }
+        let incoming = slot
+            .as_mut()
+            .filter(|incoming| incoming.transfer == transfer && incoming.next == offset)
+            .ok_or_else(|| io::Error::other("this part continues no transfer"))?;
+        incoming.file.write_at(offset, bytes)?;
+        incoming.next += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the complete file durable and hands it out. Blocks on the disk.
+    pub(crate) fn finish(&self, transfer: u64, len: u64) -> io::Result<PathBuf> {
+        let incoming = self
+            .incoming
+            .lock()
+            .take()
+            .filter(|incoming| incoming.transfer == transfer && incoming.next == len)
+            .ok_or_else(|| io::Error::other("the snapshot is not complete"))?;
+        incoming.file.sync()?;
+        Ok(incoming.path)
+    }
+}

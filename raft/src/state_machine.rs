@@ -1,0 +1,161 @@
+//! openraft's state machine over [`Store`].
+//!
+//! Entries are applied in order on a blocking thread, since the store may wait for a checkpoint
+//! when its memory bound is reached. The state is in place before anybody hears of it: first the
+//! store, then the applied index, then the observer, then the proposer's reply.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use roost_storage::Fault;
+use roost_storage::command::Effect;
+use roost_storage::store::{AppliedState, Payload, Store};
+use tokio::sync::watch;
+
+use crate::snapshot::{SnapshotData, membership_of};
+use crate::types::{Entry, LogId, Response, StoredMembership, TypeConfig, log_id, position};
+use crate::wire;
+
+/// Entries applied between two visits of the async runtime.
+const APPLY_CHUNK: usize = 64;
+
+/// What is told about applied entries. Called on the apply path, in order: it must not block.
+pub trait ApplyObserver: Send + Sync + 'static {
+    /// An entry was applied.
+    fn applied(&self, index: u64, effects: &[Effect]);
+    /// A snapshot replaced the whole state.
+    fn state_replaced(&self);
+}
+
+/// The store, as openraft sees it.
+#[derive(Clone)]
+pub struct StateMachine {
+    store: Arc<Store>,
+    observer: Arc<dyn ApplyObserver>,
+    applied: Arc<watch::Sender<Option<u64>>>,
+}
+
+impl StateMachine {
+    /// Wraps an open store. `applied` is kept at the newest applied index.
+    pub fn new(
+        store: Arc<Store>,
+        observer: Arc<dyn ApplyObserver>,
+        applied: Arc<watch::Sender<Option<u64>>>,
+    ) -> Self {
+        let index = store.applied_state().applied.map(|position| position.index);
+        applied.send_replace(index);
+        Self { store, observer, applied }
+    }
+
+    fn apply_one(&self, entry: &Entry) -> Result<Response, Fault> {
+        let position = position(&entry.log_id);
+        let applied = match &entry.payload {
+            EntryPayload::Blank => self.store.apply(position, Payload::Blank)?,
+            EntryPayload::Normal(proposal) => self.store.apply(position, Payload::Batch(&proposal.0))?,
+            EntryPayload::Membership(membership) => {
+                let bytes = wire::encode(membership).map_err(|error| Fault::io("encode membership", error))?;
+                self.store.apply(position, Payload::Membership(&bytes))?
+            }
+        };
+        self.applied.send_replace(Some(position.index));
+        self.observer.applied(position.index, &applied.effects);
+        Ok(Response { outcomes: applied.outcomes })
+    }
+
+    fn apply_chunk(&self, chunk: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> Result<(), Fault> {
+        for (entry, responder) in chunk {
+            let response = self.apply_one(&entry)?;
+            if let Some(responder) = responder {
+                responder.send(response);
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
+        let state = self.store.checkpoint_state();
+        if state.applied.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(SnapshotOf::<TypeConfig, _> { meta: snapshot_meta(&state)?, snapshot: SnapshotData::Checkpoint }))
+    }
+}
+
+fn snapshot_meta(state: &AppliedState) -> io::Result<SnapshotMetaOf<TypeConfig>> {
+    Ok(SnapshotMetaOf::<TypeConfig> { last_log_id: state.applied.map(log_id), last_membership: membership_of(state)? })
+}
+
+/// Runs blocking store work off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> io::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let state = self.store.applied_state();
+        Ok((state.applied.map(log_id), membership_of(&state)?))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(APPLY_CHUNK);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
+            let machine = self.clone();
+            blocking(move || machine.apply_chunk(chunk)).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let SnapshotData::File(path) = snapshot else {
+            // Our own checkpoint is what we recover from anyway.
+            return Ok(());
+        };
+        let store = self.store.clone();
+        let state = blocking(move || store.import_snapshot(&path)).await?;
+        if state.applied.map(log_id) != meta.last_log_id {
+            return Err(Fault::corrupt("the snapshot file is not the one that was announced").into());
+        }
+        self.applied.send_replace(state.applied.map(|position| position.index));
+        self.observer.state_replaced();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+        self.snapshot()
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    /// The newest checkpoint is the snapshot; one is made only where there is none yet.
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
+        if let Some(snapshot) = self.snapshot()? {
+            return Ok(snapshot);
+        }
+        let store = self.store.clone();
+        let state = blocking(move || store.checkpoint()).await?;
+        Ok(SnapshotOf::<TypeConfig, _> { meta: snapshot_meta(&state)?, snapshot: SnapshotData::Checkpoint })
+    }
+}
