@@ -1,11 +1,29 @@
-//! This node among the others: peer transport, forwarding to the leader, reads that are fresh,
-//! device claims. (Skeleton: the API is binding, bodies follow.)
-#![allow(clippy::todo)]
+//! This node among the others.
+//!
+//! The edge above knows one handle, [`Cluster`]: it hands in commands, asks for fresh reads, and is
+//! told through an [`Observer`] what was applied. Any node takes any of them; what must reach the
+//! leader is forwarded.
+//!
+//! Modules, in reading order: [`wire`] (what nodes say to each other), [`transport`] (QUIC with
+//! mutual TLS), [`forward`] (commands on their way to the leader), [`barrier`] (fresh reads),
+//! [`member`] (answering peers), [`start`] (bringing a node up, forming a cluster).
+
+mod wire;
+
+mod transport;
+
+mod barrier;
+mod forward;
+mod member;
+mod start;
+
+pub use start::{ClusterOptions, StartError};
+pub use transport::{PeerTls, TlsError};
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use roost_storage::command::{Command, Effect, Rejection, Reply};
@@ -13,6 +31,9 @@ use roost_storage::model::{DeviceId, LogPosition, UserId};
 use roost_storage::store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use barrier::Barrier;
+use forward::{Forwarder, Route};
 
 /// A node's number, unique for ever in its cluster.
 pub type NodeId = u64;
@@ -104,50 +125,122 @@ pub type Pending = Pin<Box<dyn Future<Output = Result<Committed, SubmitError>> +
 /// Handle to this node's part of the cluster; cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
-    store: Arc<Store>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    route: Arc<Route>,
+    forwarder: Forwarder,
+    barrier: Barrier,
+    observer: Arc<dyn Observer>,
+    fault: Arc<OnceLock<String>>,
 }
 
 impl Cluster {
     /// Hands in a command. It takes its place in this node's order at the call, not when the
     /// future is first polled: commands submitted one after the other take effect in that order.
-    pub fn submit(&self, _command: Command, _deadline: Instant) -> Pending {
-        todo!()
+    pub fn submit(&self, command: Command, deadline: Instant) -> Pending {
+        let outcome = self.inner.forwarder.submit(command, deadline);
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline, outcome?).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(SubmitError::Stopped),
+                Err(_) => Err(SubmitError::DeadlineExceeded),
+            }
+        })
     }
+
     /// Waits until this node shows everything that was acknowledged anywhere before the call;
     /// returns the applied index.
-    pub async fn read_barrier(&self, _deadline: Instant) -> Result<u64, SubmitError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`SubmitError::NotAvailable`] if no leader confirmed it, or this node did not get there, by
+    /// the deadline.
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<u64, SubmitError> {
+        let index = self.inner.barrier.index(deadline).await?;
+        self.wait_applied(index, deadline).await?;
+        Ok(index)
     }
+
     /// Waits until this node applied `index`.
-    pub async fn wait_applied(&self, _index: u64, _deadline: Instant) -> Result<(), SubmitError> {
-        todo!()
+    ///
+    /// # Errors
+    /// [`SubmitError::NotAvailable`] if the deadline came first.
+    pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), SubmitError> {
+        match self.inner.route.replica.wait_applied(index, deadline).await {
+            true => Ok(()),
+            false => Err(SubmitError::NotAvailable),
+        }
     }
+
     /// The newest applied index; 0 before the first.
     pub fn applied(&self) -> u64 {
-        todo!()
+        self.inner.route.replica.applied().unwrap_or(0)
     }
+
     /// This node's id.
     pub fn node_id(&self) -> NodeId {
-        todo!()
+        self.inner.route.node_id
     }
+
     /// The store, for queries.
     pub fn store(&self) -> &Arc<Store> {
-        &self.store
+        self.inner.route.replica.store()
     }
+
     /// Tells the other nodes that this device is connected here now. Best effort.
-    pub fn claim_device(&self, _user: &UserId, _device: &DeviceId) {
-        todo!()
+    pub fn claim_device(&self, user: &UserId, device: &DeviceId) {
+        member::claim(&self.inner.route, user, device);
     }
+
     /// What this node knows of itself and the cluster.
     pub fn status(&self) -> ClusterStatus {
-        todo!()
+        let status = self.inner.route.replica.status();
+        let nodes = status.members.iter().map(|(id, member)| {
+            let info = NodeInfo {
+                peer_addr: self.inner.route.transport.address(*id, Some(member)).unwrap_or_default(),
+                client_addr: member.client_addr.clone(),
+                store_id: member.store_id,
+                voter: status.voters.contains(id),
+                matched: status.matched.get(id).copied().flatten(),
+            };
+            (*id, info)
+        });
+        ClusterStatus {
+            node: self.node_id(),
+            role: status.role.to_string(),
+            leader: status.leader,
+            term: status.term,
+            last_log: status.last_log,
+            committed: status.committed,
+            applied: status.applied,
+            checkpoint: status.checkpoint,
+            purged: status.purged,
+            nodes: nodes.collect(),
+        }
     }
+
+    /// Why this node stopped, if it did.
+    pub fn fault(&self) -> Option<&str> {
+        self.inner.fault.get().map(String::as_str)
+    }
+
     /// Whether this node can serve: it is not stopped, and knows a leader.
     pub fn is_ready(&self) -> bool {
-        todo!()
+        self.fault().is_none() && self.inner.route.replica.leader().is_some()
     }
-    /// Stops proposals, hands over leadership where possible, checkpoints, closes the log.
-    pub async fn shutdown(&self, _grace: Duration) {
-        todo!()
+
+    /// Hands over leadership where possible, stops the replica, writes a last checkpoint, closes
+    /// the peer connections. Takes about `grace` at most before the last checkpoint.
+    pub async fn shutdown(&self, grace: Duration) {
+        let route = &self.inner.route;
+        let status = route.replica.status();
+        let newest = status.matched.iter().filter(|(id, _)| **id != route.node_id).max_by_key(|(_, matched)| **matched);
+        if let (roost_raft::Role::Leader, Some((successor, _))) = (status.role, newest) {
+            route.replica.transfer_leader(*successor).await;
+            route.replica.wait_leader(Some(route.node_id), Instant::now() + grace).await;
+        }
+        route.replica.shutdown().await;
+        route.transport.close().await;
     }
 }

@@ -1,4 +1,4 @@
-//! What nodes say to each other, as bytes: versioned and capped.
+//! What nodes say to each other, as bytes: versioned by the store's codec, and capped.
 
 use bytes::Bytes;
 use roost_raft::NodeId;
@@ -7,9 +7,6 @@ use roost_storage::model::{DeviceId, ShardId, UserId};
 use roost_storage::{Fault, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-/// The version of every message here.
-pub(crate) const VERSION: u8 = 1;
 
 /// Largest call or answer, in bytes: a Raft message with its envelope.
 pub(crate) const MAX_FRAME_BYTES: usize = roost_raft::wire::MAX_MESSAGE_BYTES + 64 * 1024;
@@ -85,10 +82,7 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
-pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Fault> {
-    codec::encode(VERSION, value)
-}
-
+/// Decodes what [`codec::encode`] made of a message; `what` names it in errors.
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
-    codec::decode(what, VERSION, bytes, MAX_FRAME_BYTES)
+    codec::decode(what, bytes, MAX_FRAME_BYTES)
 }

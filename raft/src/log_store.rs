@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
-use roost_storage::Fault;
+use roost_storage::{Fault, codec};
 use roost_storage::log::{Done, Log, LogEntry};
 use tokio::sync::oneshot;
 
@@ -55,13 +55,13 @@ impl LogStore {
 }
 
 /// What the log keeps of an entry.
-pub fn encode_entry(entry: &Entry) -> io::Result<LogEntry> {
+pub fn encode_entry(entry: &Entry) -> LogEntry {
     let payload = match &entry.payload {
         EntryPayload::Blank => Bytes::from_static(&[TAG_BLANK]),
         EntryPayload::Normal(proposal) => tagged(TAG_BATCH, &proposal.0),
-        EntryPayload::Membership(membership) => tagged(TAG_MEMBERSHIP, &wire::encode(membership)?),
+        EntryPayload::Membership(membership) => tagged(TAG_MEMBERSHIP, &codec::encode(membership)),
     };
-    Ok(LogEntry { position: position(&entry.log_id), payload })
+    LogEntry { position: position(&entry.log_id), payload }
 }
 
 fn tagged(tag: u8, content: &[u8]) -> Bytes {
@@ -124,7 +124,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let bytes = Bytes::from(wire::encode(vote)?);
+        let bytes = Bytes::from(codec::encode(vote));
         Self::durable(|done| self.log.save_vote(bytes, done)).await
     }
 
@@ -141,7 +141,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(|entry| encode_entry(&entry)).collect::<io::Result<Vec<_>>>()?;
+        let entries = entries.into_iter().map(|entry| encode_entry(&entry)).collect();
         let done: Done = Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
         Ok(self.log.append(entries, done)?)
     }

@@ -17,6 +17,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
+use roost_storage::codec;
 use tokio::time::Instant;
 
 use crate::snapshot::{SnapshotData, SnapshotSender};
@@ -79,8 +80,8 @@ pub struct Peer {
 
 impl Peer {
     pub(crate) async fn call(&self, request: &Request, deadline: Instant) -> Result<Reply, TransportError> {
-        let bytes = wire::encode(request).map_err(|error| TransportError::Unreachable(error.to_string()))?;
-        let reply = self.network.transport.call(self.target, &self.node, bytes.into(), deadline).await?;
+        let bytes = codec::encode(request).into();
+        let reply = self.network.transport.call(self.target, &self.node, bytes, deadline).await?;
         wire::decode("peer reply", &reply).map_err(|error| TransportError::Lost(error.to_string()))
     }
 

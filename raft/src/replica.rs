@@ -327,7 +327,7 @@ impl Replica {
             Ok(request) => self.answer(request).await,
             Err(error) => Reply::Failed(error.to_string()),
         };
-        wire::encode(&reply).unwrap_or_default()
+        codec::encode(&reply)
     }
 
     async fn answer(&self, request: Request) -> Reply {

@@ -11,14 +11,13 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use roost_storage::Fault;
+use roost_storage::{Fault, codec};
 use roost_storage::command::Effect;
 use roost_storage::store::{AppliedState, Payload, Store};
 use tokio::sync::watch;
 
 use crate::snapshot::{SnapshotData, membership_of};
 use crate::types::{Entry, LogId, Response, StoredMembership, TypeConfig, log_id, position};
-use crate::wire;
 
 /// Entries applied between two visits of the async runtime.
 const APPLY_CHUNK: usize = 64;
@@ -57,8 +56,7 @@ impl StateMachine {
             EntryPayload::Blank => self.store.apply(position, Payload::Blank)?,
             EntryPayload::Normal(proposal) => self.store.apply(position, Payload::Batch(&proposal.0))?,
             EntryPayload::Membership(membership) => {
-                let bytes = wire::encode(membership).map_err(|error| Fault::io("encode membership", error))?;
-                self.store.apply(position, Payload::Membership(&bytes))?
+                self.store.apply(position, Payload::Membership(&codec::encode(membership)))?
             }
         };
         self.applied.send_replace(Some(position.index));

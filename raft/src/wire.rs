@@ -1,4 +1,4 @@
-//! Peer messages as bytes: versioned, capped, and opaque to the transport that carries them.
+//! Peer messages as bytes: versioned by the store's codec, capped, and opaque to the transport that carries them.
 
 use std::io;
 
@@ -13,9 +13,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{StoredMembership, TypeConfig, Vote};
-
-/// The version of every message here, and of vote and membership in the log.
-pub const VERSION: u8 = 1;
 
 /// Largest peer message, in bytes: a read for replication, or one entry of the largest size, with
 /// room for the envelope.
@@ -78,12 +75,7 @@ pub enum Reply {
     Failed(String),
 }
 
-/// Encodes with version and without a cap.
-pub fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    Ok(codec::encode(VERSION, value)?)
-}
-
-/// Decodes what [`encode`] made; `what` names it in errors.
-pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> io::Result<T> {
-    Ok(codec::decode(what, VERSION, bytes, MAX_MESSAGE_BYTES)?)
+/// Decodes what [`codec::encode`] made of a message; `what` names it in errors.
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> io::Result<T> {
+    Ok(codec::decode(what, bytes, MAX_MESSAGE_BYTES)?)
 }

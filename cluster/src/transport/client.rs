@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint};
 use roost_raft::{MemberNode, NodeId, TransportError};
+use roost_storage::codec;
 use tokio::time::{Instant, timeout_at};
 
 use super::tls::node_name;
@@ -70,7 +71,7 @@ impl Transport {
         deadline: Instant,
     ) -> Result<Answer, TransportError> {
         let unreachable = |reason: String| TransportError::Unreachable(reason);
-        let bytes = wire::encode(call).map_err(|error| unreachable(error.to_string()))?;
+        let bytes = codec::encode(call);
         let live = timeout_at(deadline, self.connection(target, node))
             .await
             .map_err(|_| unreachable("no connection in time".to_owned()))?
@@ -159,7 +160,7 @@ impl Transport {
 }
 
 async fn greet(connection: &Connection, own: &Hello) -> Result<Hello, String> {
-    let bytes = wire::encode(&Call::Hello(own.clone())).map_err(|error| error.to_string())?;
+    let bytes = codec::encode(&Call::Hello(own.clone()));
     let answer = exchange(connection, &bytes).await.map_err(|error| error.to_string())?;
     match wire::decode("peer answer", &answer).map_err(|error| error.to_string())? {
         Answer::Hello(hello) => Ok(hello),

@@ -71,7 +71,7 @@ pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<(Endpoint, quinn
 /// Whether a data folder is the one that the membership names for this node.
 ///
 /// A member without a known folder is accepted: it was just configured and is not formed yet.
-fn check_store(members: &BTreeMap<NodeId, MemberNode>, hello: &Hello) -> Result<(), String> {
+pub(crate) fn check_store(members: &BTreeMap<NodeId, MemberNode>, hello: &Hello) -> Result<(), String> {
     match members.get(&hello.node_id) {
         Some(member) if member.store_id != hello.store_id => Err(format!(
             "node {} runs on another data folder than the one that joined; a node whose data was lost needs a new number",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use roost_raft::NodeId;
+use roost_storage::codec;
 
 use super::CLOSE_REFUSED;
 use super::tls::peer_of;
@@ -84,7 +85,7 @@ async fn read_call(mut receive: RecvStream) -> Result<Call, String> {
 }
 
 async fn reply(send: &mut SendStream, answer: &Answer) -> Result<(), String> {
-    let bytes = wire::encode(answer).map_err(|error| error.to_string())?;
+    let bytes = codec::encode(answer);
     send.write_all(&bytes).await.map_err(|error| error.to_string())?;
     send.finish().map_err(|error| error.to_string())
 }

@@ -1,0 +1,99 @@
+//! Reads that are fresh: which index must be applied here to show everything acknowledged so far.
+//!
+//! Barriers that wait at the same time share one round: a round that begins after a barrier was
+//! asked for covers it. One round costs the leader one exchange with a majority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_raft::{ProposeError, TransportError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::SubmitError;
+use crate::forward::Route;
+use crate::wire::{Answer, Call, Declined};
+
+/// Barriers that may wait on this node.
+const MAX_WAITING: usize = 65_536;
+/// How long one round may take.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Pause before the next round after one that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+struct Waiting {
+    deadline: Instant,
+    reply: oneshot::Sender<Result<u64, SubmitError>>,
+}
+
+/// The way in. Clones share the queue.
+#[derive(Clone)]
+pub(crate) struct Barrier {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Barrier {
+    pub(crate) fn start(route: Arc<Route>) -> Self {
+        let (queue, waiting) = mpsc::channel(MAX_WAITING);
+        tokio::spawn(run(route, waiting));
+        Self { queue }
+    }
+
+    /// An index that covers everything acknowledged before the call.
+    pub(crate) async fn index(&self, deadline: Instant) -> Result<u64, SubmitError> {
+        let (reply, index) = oneshot::channel();
+        self.queue.try_send(Waiting { deadline, reply }).map_err(|_| SubmitError::Overloaded)?;
+        match tokio::time::timeout_at(deadline, index).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(SubmitError::Stopped),
+            Err(_) => Err(SubmitError::NotAvailable),
+        }
+    }
+}
+
+async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>) {
+    let mut waiting = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            match queue.recv().await {
+                Some(first) => waiting.push(first),
+                None => return,
+            }
+        }
+        while let Ok(next) = queue.try_recv() {
+            waiting.push(next);
+        }
+        match round(&route).await {
+            Ok(index) => {
+                for waiting in waiting.drain(..) {
+                    let _ = waiting.reply.send(Ok(index));
+                }
+            }
+            Err(()) => {
+                let now = Instant::now();
+                waiting.retain(|waiting| waiting.deadline > now && !waiting.reply.is_closed());
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn round(route: &Route) -> Result<u64, ()> {
+    let deadline = Instant::now() + ROUND_TIMEOUT;
+    let leader = match route.replica.leader() {
+        Some(leader) => leader,
+        None => route.replica.wait_leader(None, deadline).await.ok_or(())?,
+    };
+    if leader == route.node_id {
+        return route.replica.read_index(deadline).await.map_err(|_: ProposeError| ());
+    }
+    let node = route.replica.members().get(&leader).cloned();
+    let ttl_ms = u64::try_from(ROUND_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    let call = Call::ReadIndex { shard: route.shard, ttl_ms };
+    match route.transport.call(leader, node.as_ref(), &call, deadline).await {
+        Ok(Answer::ReadIndex(Ok(index))) => Ok(index),
+        Ok(Answer::ReadIndex(Err(Declined::NotLeader(_) | Declined::Unknown | Declined::Stale | Declined::TooLarge))) => Err(()),
+        Ok(_) => Err(()),
+        Err(TransportError::Timeout | TransportError::Unreachable(_) | TransportError::Lost(_)) => Err(()),
+    }
+}

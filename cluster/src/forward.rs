@@ -1,0 +1,293 @@
+//! Commands on their way to the leader.
+//!
+//! All commands of a node pass through one task, in the order in which they were submitted. It
+//! gathers what is waiting into a batch, brings the batch to the leader, here or at a peer, and
+//! waits for its outcome before it takes the next: while one batch is under way the next one fills.
+//! That keeps the order of every connection through elections and retries, and makes one log entry
+//! of many commands.
+//!
+//! A batch whose outcome is unknown is brought again, under the same number, until its commands'
+//! deadlines. Sends and creations are told from their own repetition by the store (client id and
+//! attempt); cursors and membership changes repeat without harm, except that a repeated one may be
+//! refused for what its first attempt did: such a refusal is reported as unknown. The leader turns
+//! away a late copy of an older batch, so that it can't undo a newer one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use roost_raft::{NodeId, ProposeError, Replica};
+use roost_storage::command::{Command, Outcome};
+use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES};
+use roost_storage::model::ShardId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::transport::Transport;
+use crate::wire::{Answer, Call, Declined, Origin};
+use crate::{Committed, SubmitError};
+
+/// Commands that may wait on this node.
+pub(crate) const MAX_WAITING_COMMANDS: usize = 65_536;
+/// Bytes of command content that may wait on this node.
+pub(crate) const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// How long one attempt may take before the leader is looked for again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause before the next attempt when there is no better sign to wait for.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A command with whoever waits for it.
+struct Waiting {
+    command: Command,
+    bytes: usize,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Committed, SubmitError>>,
+}
+
+/// The way in. Clones share the queue.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    queue: mpsc::Sender<Waiting>,
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+/// What brings batches to the leader.
+pub(crate) struct Route {
+    pub(crate) node_id: NodeId,
+    pub(crate) shard: ShardId,
+    pub(crate) incarnation: u64,
+    pub(crate) replica: Replica,
+    pub(crate) transport: Transport,
+}
+
+impl Forwarder {
+    /// Starts the task.
+    pub(crate) fn start(route: Arc<Route>) -> Self {
+        let (queue, waiting) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(run(route, waiting, waiting_bytes.clone()));
+        Self { queue, waiting_bytes }
+    }
+
+    /// Queues a command; its place is taken at the call.
+    pub(crate) fn submit(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
+        let bytes = weight(&command);
+        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES {
+            return Err(SubmitError::Overloaded);
+        }
+        let (reply, outcome) = oneshot::channel();
+        let waiting = Waiting { command, bytes, deadline, reply };
+        self.queue.try_send(waiting).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
+        })?;
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(outcome)
+    }
+}
+
+/// About how many bytes a command takes in an entry.
+fn weight(command: &Command) -> usize {
+    const FIXED: usize = 256;
+    FIXED
+        + match command {
+            Command::Send { body, .. } => body.len(),
+            Command::CreateConversation { members, .. }
+            | Command::AddMembers { members, .. }
+            | Command::RemoveMembers { members, .. } => members.iter().map(|id| id.as_str().len() + 8).sum(),
+            _ => 0,
+        }
+}
+
+async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>, waiting_bytes: Arc<AtomicUsize>) {
+    let mut held: Option<Waiting> = None;
+    let mut number = 0;
+    loop {
+        let first = match held.take() {
+            Some(waiting) => waiting,
+            None => match queue.recv().await {
+                Some(waiting) => waiting,
+                None => return,
+            },
+        };
+        let mut bytes = first.bytes;
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH_COMMANDS {
+            match queue.try_recv() {
+                Ok(next) if bytes + next.bytes <= TARGET_BATCH_BYTES => {
+                    bytes += next.bytes;
+                    batch.push(next);
+                }
+                Ok(next) => {
+                    held = Some(next);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        number += 1;
+        bring(&route, number, batch).await;
+    }
+}
+
+/// One attempt's result.
+enum Attempted {
+    Done(u64, Vec<Outcome>),
+    /// Nothing was done; this node may lead instead.
+    Elsewhere(Option<NodeId>),
+    Unknown,
+    TooLarge,
+    Stopped,
+}
+
+/// Brings one batch to its outcome, or its commands to their deadlines.
+async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
+    let mut origin = Origin { incarnation: route.incarnation, batch: number, attempt: 0 };
+    let mut unknown = false;
+    let mut hint = None;
+    loop {
+        expire(&mut batch, unknown);
+        let Some(latest) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
+        let Some(leader) = hint.take().or(route.replica.leader()) else {
+            if route.replica.wait_leader(None, latest.min(Instant::now() + ATTEMPT_TIMEOUT)).await.is_none()
+                && route.replica.status().role == roost_raft::Role::Stopped
+            {
+                return settle(batch, |_| Err(SubmitError::Stopped));
+            }
+            continue;
+        };
+        let commands = batch.iter().map(|waiting| waiting.command.clone()).collect();
+        let deadline = latest.min(Instant::now() + ATTEMPT_TIMEOUT);
+        origin.attempt += 1;
+        match attempt(route, leader, origin, commands, deadline).await {
+            Attempted::Done(index, outcomes) if outcomes.len() == batch.len() => {
+                return finish(batch, index, outcomes, unknown);
+            }
+            Attempted::Done(..) | Attempted::Unknown => unknown = true,
+            Attempted::Elsewhere(other) => {
+                hint = other.filter(|other| *other != leader);
+                if hint.is_none() {
+                    let pause = latest.min(Instant::now() + RETRY_PAUSE);
+                    route.replica.wait_leader(Some(leader), pause).await;
+                }
+            }
+            Attempted::TooLarge => return settle(batch, |_| Err(SubmitError::Overloaded)),
+            Attempted::Stopped => return settle(batch, |_| Err(SubmitError::Stopped)),
+        }
+    }
+}
+
+/// Ends the commands whose deadline has come.
+fn expire(batch: &mut Vec<Waiting>, unknown: bool) {
+    let now = Instant::now();
+    // While an attempt may still be in the log, every command of the batch must stay in it, or a
+    // later attempt would be another batch under the same number.
+    if unknown && batch.iter().any(|waiting| waiting.deadline > now) {
+        return;
+    }
+    let error = if unknown { SubmitError::DeadlineExceeded } else { SubmitError::NotAvailable };
+    let (expired, open) = std::mem::take(batch).into_iter().partition(|waiting| waiting.deadline <= now);
+    *batch = open;
+    settle(expired, |_| Err(error.clone()));
+}
+
+fn settle(batch: Vec<Waiting>, result: impl Fn(&Command) -> Result<Committed, SubmitError>) {
+    for waiting in batch {
+        // Nobody waits any more if the session ended.
+        let _ = waiting.reply.send(result(&waiting.command));
+    }
+}
+
+fn finish(batch: Vec<Waiting>, index: u64, outcomes: Vec<Outcome>, unknown: bool) {
+    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+        let result = match outcome {
+            Ok(reply) => Ok(Committed { reply, index }),
+            Err(_) if unknown && !told_from_repetition(&waiting.command) => Err(SubmitError::DeadlineExceeded),
+            Err(rejection) => Err(SubmitError::Rejected(rejection)),
+        };
+        let _ = waiting.reply.send(result);
+    }
+}
+
+/// Whether the store tells a command from its own repetition.
+fn told_from_repetition(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Leave { .. } | Command::RemoveMembers { .. } | Command::AddMembers { .. } | Command::DeleteConversation { .. }
+    )
+}
+
+async fn attempt(
+    route: &Route,
+    leader: NodeId,
+    origin: Origin,
+    commands: Vec<Command>,
+    deadline: Instant,
+) -> Attempted {
+    if leader == route.node_id {
+        return match route.replica.propose(commands, deadline).await {
+            Ok(proposed) => Attempted::Done(proposed.index, proposed.outcomes),
+            Err(ProposeError::NotLeader(other)) => Attempted::Elsewhere(other),
+            Err(ProposeError::Unknown) => Attempted::Unknown,
+            Err(ProposeError::TooLarge) => Attempted::TooLarge,
+            Err(ProposeError::Stopped) => Attempted::Stopped,
+        };
+    }
+    let node = route.replica.members().get(&leader).cloned();
+    let ttl = deadline.saturating_duration_since(Instant::now());
+    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let call = Call::Forward { shard: route.shard, origin, ttl_ms, commands };
+    let answer = tokio::select! {
+        answer = route.transport.call(leader, node.as_ref(), &call, deadline) => answer,
+        // Another leader is known already: no use in waiting for the old one's answer.
+        Some(_) = route.replica.wait_leader(Some(leader), deadline) => return Attempted::Unknown,
+    };
+    match answer {
+        Ok(Answer::Forward(Ok((index, outcomes)))) => Attempted::Done(index, outcomes),
+        Ok(Answer::Forward(Err(Declined::NotLeader(other)))) => Attempted::Elsewhere(other),
+        Ok(Answer::Forward(Err(Declined::TooLarge))) => Attempted::TooLarge,
+        Ok(Answer::Forward(Err(Declined::Unknown | Declined::Stale))) => Attempted::Unknown,
+        Ok(Answer::Refused(_)) | Err(roost_raft::TransportError::Unreachable(_)) => Attempted::Elsewhere(None),
+        Ok(_) | Err(_) => Attempted::Unknown,
+    }
+}
+
+/// The newest batch of each sender, on the node that leads.
+#[derive(Default)]
+pub(crate) struct Senders {
+    newest: parking_lot::Mutex<HashMap<NodeId, Arc<tokio::sync::Mutex<Origin>>>>,
+}
+
+impl Senders {
+    /// Carries out a forwarded batch, one at a time for each sender, unless a newer one came first.
+    pub(crate) async fn forwarded(
+        &self,
+        replica: &Replica,
+        from: NodeId,
+        origin: Origin,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<(u64, Vec<Outcome>), Declined> {
+        let slot = self.newest.lock().entry(from).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(origin))).clone();
+        let mut newest = tokio::time::timeout_at(deadline, slot.lock()).await.map_err(|_| Declined::NotLeader(None))?;
+        let late = newest.incarnation == origin.incarnation
+            && (newest.batch, newest.attempt) > (origin.batch, origin.attempt);
+        if late {
+            return Err(Declined::Stale);
+        }
+        *newest = origin;
+        match replica.propose(commands, deadline).await {
+            Ok(proposed) => Ok((proposed.index, proposed.outcomes)),
+            Err(ProposeError::NotLeader(other)) => Err(Declined::NotLeader(other)),
+            Err(ProposeError::TooLarge) => Err(Declined::TooLarge),
+            Err(ProposeError::Unknown) => Err(Declined::Unknown),
+            Err(ProposeError::Stopped) => Err(Declined::Unknown),
+        }
+    }
+}

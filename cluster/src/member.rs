@@ -1,0 +1,79 @@
+//! Answering peers, and telling them about devices.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use roost_raft::{NodeId, ProposeError};
+use roost_storage::model::{DeviceId, UserId};
+use tokio::time::Instant;
+
+use crate::Observer;
+use crate::forward::{Route, Senders};
+use crate::transport::{Handler, Own, check_store};
+use crate::wire::{Answer, Call, Declined, Hello};
+
+/// Longest deadline that a peer may ask for.
+const MAX_TTL: Duration = Duration::from_secs(60);
+/// How long a device claim may take to reach a peer.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What this node answers its peers.
+pub(crate) struct Member {
+    pub(crate) route: Arc<Route>,
+    pub(crate) own: Own,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) senders: Senders,
+}
+
+#[async_trait]
+impl Handler for Member {
+    async fn greeted(&self, hello: &Hello) -> Result<Hello, String> {
+        check_store(&self.route.replica.members(), hello)?;
+        self.route.transport.peer_restarted(hello).await;
+        Ok((self.own.hello)())
+    }
+
+    async fn call(&self, from: NodeId, call: Call) -> Answer {
+        match call {
+            Call::Hello(_) => Answer::Hello((self.own.hello)()),
+            Call::Raft { shard, .. } | Call::Forward { shard, .. } | Call::ReadIndex { shard, .. }
+                if shard != self.route.shard =>
+            {
+                Answer::Refused(format!("shard {} is not here", shard.0))
+            }
+            Call::Raft { message, .. } => Answer::Raft(self.route.replica.handle(&message).await.into()),
+            Call::Forward { origin, ttl_ms, commands, .. } => Answer::Forward(
+                self.senders.forwarded(&self.route.replica, from, origin, commands, deadline(ttl_ms)).await,
+            ),
+            Call::ReadIndex { ttl_ms, .. } => {
+                Answer::ReadIndex(self.route.replica.read_index(deadline(ttl_ms)).await.map_err(|error| match error {
+                    ProposeError::NotLeader(other) => Declined::NotLeader(other),
+                    _ => Declined::Unknown,
+                }))
+            }
+            Call::Claim { user, device } => {
+                self.observer.device_claimed(&user, &device);
+                Answer::Claimed
+            }
+        }
+    }
+}
+
+fn deadline(ttl_ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ttl_ms).min(MAX_TTL)
+}
+
+/// Tells every other member that a device is connected here.
+pub(crate) fn claim(route: &Arc<Route>, user: &UserId, device: &DeviceId) {
+    for (id, member) in route.replica.members() {
+        if id == route.node_id {
+            continue;
+        }
+        let (route, call) = (route.clone(), Call::Claim { user: user.clone(), device: device.clone() });
+        tokio::spawn(async move {
+            // Best effort: a peer that can't be reached serves no device anybody could use.
+            let _ = route.transport.call(id, Some(&member), &call, Instant::now() + CLAIM_TIMEOUT).await;
+        });
+    }
+}
