@@ -132,7 +132,6 @@ struct Inner {
     route: Arc<Route>,
     forwarder: Forwarder,
     barrier: Barrier,
-    observer: Arc<dyn Observer>,
     fault: Arc<OnceLock<String>>,
 }
 

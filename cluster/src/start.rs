@@ -153,7 +153,6 @@ impl Cluster {
                 forwarder: Forwarder::start(route.clone()),
                 barrier: Barrier::start(route.clone()),
                 route,
-                observer,
                 fault,
             }),
         })

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use roost_raft::NodeId;
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 
@@ -15,9 +14,6 @@ const ALPN: &[u8] = b"roost-peer/1";
 /// Why peers can't be talked to at all.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A key or certificate does not read.
-    #[error("the {0} can't be read: {1}")]
-    Pem(&'static str, String),
     /// Key, certificate and authority do not fit each other.
     #[error("TLS set-up: {0}")]
     Setup(String),
@@ -35,15 +31,18 @@ pub struct PeerTls {
 }
 
 impl PeerTls {
-    /// From PEM: the cluster's authority, this node's certificate chain and key.
-    pub fn from_pem(ca: &str, chain: &str, key: &str) -> Result<Self, TlsError> {
+    /// The cluster's authority, this node's certificate chain and its key.
+    ///
+    /// # Errors
+    /// [`TlsError::Setup`] if the authority's certificate does not read.
+    pub fn new(
+        ca: CertificateDer<'static>,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates("cluster's certificate", ca)? {
-            roots.add(certificate).map_err(|error| TlsError::Setup(error.to_string()))?;
-        }
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|error| TlsError::Pem("node's key", error.to_string()))?;
-        Ok(Self { roots: Arc::new(roots), chain: certificates("node's certificate", chain)?, key })
+        roots.add(ca).map_err(setup)?;
+        Ok(Self { roots: Arc::new(roots), chain, key })
     }
 
     pub(crate) fn server_config(&self) -> Result<quinn::ServerConfig, TlsError> {
@@ -78,12 +77,6 @@ impl PeerTls {
 
 fn setup(error: impl std::fmt::Display) -> TlsError {
     TlsError::Setup(error.to_string())
-}
-
-fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| TlsError::Pem(what, error.to_string()))
 }
 
 /// The name that a node's certificate carries.
