@@ -4,14 +4,21 @@
 //!   its error reaches the caller.
 //! - Large batches explode in memory, so writes are split into small ones.
 //! - Transactions take a lock of the whole process, and are not used.
+//! - Its background threads keep its file lock for a moment after it was closed, so opening waits
+//!   that moment out.
 //! - Its files can fail to open after a power cut; the error then says what to do about it.
 
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Change, Direction, Engine, Visitor, batches, cannot_open};
 use crate::Fault;
 use crate::limits::ENGINE_CACHE_BYTES;
+
+/// How often, and how far apart, opening tries to get the file lock: two seconds in all.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A sled database.
 pub struct SledEngine {
@@ -25,8 +32,15 @@ impl SledEngine {
             .path(path)
             .cache_capacity(ENGINE_CACHE_BYTES as u64)
             .flush_every_ms(None);
-        let db = config.open().map_err(|error| cannot_open(path, &error))?;
-        Ok(Self { db })
+        let mut opened = config.open();
+        for _ in 1..LOCK_ATTEMPTS {
+            if !opened.as_ref().is_err_and(is_locked) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            opened = config.open();
+        }
+        Ok(Self { db: opened.map_err(|error| cannot_open(path, &error))? })
     }
 }
 
@@ -92,6 +106,11 @@ impl std::fmt::Debug for SledEngine {
         // sled's own output would print what is stored.
         f.debug_struct("SledEngine").finish_non_exhaustive()
     }
+}
+
+/// sled has no error of its own for a file that is locked.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 fn fault(error: sled::Error) -> Fault {
