@@ -59,5 +59,6 @@ const _: () = assert!(DEDUP_EXPIRE_PER_COMMAND > 1);
 const _: () = assert!(TARGET_BATCH_BYTES + 2 * MAX_BODY_BYTES <= MAX_ENTRY_BYTES);
 const _: () = assert!(MAX_ENTRY_BYTES * 4 <= DEFAULT_DIRTY_BYTES);
 const _: () = assert!(MAX_ENTRY_BYTES <= MAX_DECODE_BYTES);
-const _: () = assert!(TARGET_FRAME_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES + 64 * 1024 <= MAX_FRAME_BYTES);
+const _: () =
+    assert!(TARGET_FRAME_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES + 64 * 1024 <= MAX_FRAME_BYTES);
 const _: () = assert!(MAX_FRAME_BYTES <= MAX_DECODE_BYTES);

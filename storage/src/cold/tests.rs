@@ -428,6 +428,42 @@ fn every_crash_point_recovers_to_a_whole_state_that_is_not_older_than_acknowledg
     }
 }
 
+/// The same on a real disk with the engines that nodes run on.
+#[test]
+fn checkpoints_and_snapshots_work_on_a_real_disk_with_either_engine() {
+    use crate::engine::{self, EngineKind};
+    use crate::fs::real::RealDisk;
+
+    let folder = tempfile::tempdir().unwrap();
+    let open = |kind: EngineKind| {
+        let root = folder.path().join(kind.as_str());
+        let engine = engine::open(kind, &root.join("engine")).unwrap();
+        let disk = RealDisk::open(root).unwrap();
+        Cold::open(Arc::new(disk), Path::new(DIR), engine, SHARD).unwrap().0
+    };
+    let mut states = Vec::new();
+    for kind in [EngineKind::Sled, EngineKind::Fjall] {
+        for n in 1..4 {
+            let cold = open(kind);
+            cold.checkpoint(&[n as u8], changes(n)).unwrap();
+        }
+        let cold = open(kind);
+        assert_eq!(cold.meta().unwrap(), [3]);
+        let exported = cold.export().unwrap();
+        let incoming = cold.incoming_path();
+        let root = folder.path().join(kind.as_str());
+        std::fs::copy(root.join(&exported.path), root.join(&incoming)).unwrap();
+        let before = state(&cold);
+        cold.checkpoint(b"four", changes(4)).unwrap();
+        assert_eq!(cold.import(&incoming).unwrap(), [3]);
+        assert_eq!(state(&cold), before);
+        drop(cold);
+        states.push(state(&open(kind)));
+        assert_eq!(*states.last().unwrap(), before);
+    }
+    assert_eq!(states[0], states[1]);
+}
+
 /// The formats of journal and snapshot are on disks: these bytes may change only with the version.
 #[test]
 fn the_file_formats_are_pinned() {
