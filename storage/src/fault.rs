@@ -33,6 +33,9 @@ pub enum Fault {
     /// The engine below the cold tier reported an error.
     #[error("storage engine: {0}")]
     Engine(String),
+    /// A caller broke a rule of the interface; nothing was changed.
+    #[error("refused: {0}")]
+    Misuse(String),
     /// An earlier fault already stopped the store.
     #[error("the store stopped at an earlier fault: {0}")]
     Stopped(String),
@@ -47,6 +50,11 @@ impl Fault {
     /// A [`Fault::Corrupt`] with its description.
     pub fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt(what.into())
+    }
+
+    /// A [`Fault::Misuse`] with its description.
+    pub fn misuse(what: impl Into<String>) -> Self {
+        Self::Misuse(what.into())
     }
 }
 

@@ -1,0 +1,205 @@
+//! Segment files: their names, how one is made, and reading one through a window.
+//!
+//! A segment exists once its header is synced and its folder after it; frames are written only then.
+//! Everything here names the file in its errors.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::format::{
+    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HEADER_BYTES, MAX_RECORD_BYTES, SegmentHeader,
+};
+use crate::Fault;
+use crate::fs::{Disk, DiskFile, OpenMode};
+
+/// How much of a file is read at once, in bytes.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// Smallest and largest length that can be asked for, so that a record's place fits in 32 bits.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = HEADER_BYTES + 128..=1 << 30;
+
+const _: () =
+    assert!(HEADER_BYTES + (FRAME_HEADER_BYTES + MAX_RECORD_BYTES) as u64 <= *SEGMENT_BYTES.end());
+
+/// The folder of segments.
+#[derive(Debug, Clone)]
+pub(super) struct Segments {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+}
+
+impl Segments {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> Self {
+        let segment_bytes = segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        Self { disk, dir: dir.to_owned(), segment_bytes }
+    }
+
+    /// The path of a segment.
+    pub(super) fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:010}.log"))
+    }
+
+    /// An error's text for a place in a segment.
+    pub(super) fn corrupt(&self, number: u32, offset: u64, what: impl std::fmt::Display) -> Fault {
+        Fault::corrupt(format!("{} at byte {offset}: {what}", self.path(number).display()))
+    }
+
+    /// An operating system's error at a segment.
+    pub(super) fn io(&self, doing: &str, number: u32, source: io::Error) -> Fault {
+        Fault::io(format!("{doing} {}", self.path(number).display()), source)
+    }
+
+    /// Makes the folder if needed, and lists the segments' numbers, ascending.
+    pub(super) fn list(&self) -> Result<Vec<u32>, Fault> {
+        let failed = |source| Fault::io(format!("open {}", self.dir.display()), source);
+        self.disk.create_dir_all(&self.dir).map_err(failed)?;
+        let names = self.disk.list(&self.dir).map_err(failed)?;
+        let number_of = |name: &String| {
+            let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 10)?;
+            digits.parse().ok()
+        };
+        Ok(names.iter().filter_map(number_of).collect())
+    }
+
+    /// Makes a segment with room for a record of `record_len` bytes; gives its file and length.
+    pub(super) fn create(
+        &self,
+        header: &SegmentHeader,
+        record_len: usize,
+    ) -> Result<(Arc<dyn DiskFile>, u64), Fault> {
+        let needed = HEADER_BYTES + (FRAME_HEADER_BYTES + record_len) as u64;
+        let len = self.segment_bytes.max(needed);
+        let failed = |source| self.io("create", header.number, source);
+        let file =
+            self.disk.open(&self.path(header.number), OpenMode::CreateNew).map_err(failed)?;
+        file.allocate(len).map_err(failed)?;
+        file.write_at(0, &header.encode()).map_err(failed)?;
+        file.sync().map_err(failed)?;
+        self.sync_dir()?;
+        Ok((file, len))
+    }
+
+    /// Opens a segment for reading through a window.
+    pub(super) fn reader(&self, number: u32) -> Result<Reader<'_>, Fault> {
+        let failed = |source| self.io("open", number, source);
+        let file = self.disk.open(&self.path(number), OpenMode::Existing).map_err(failed)?;
+        let len = file.len().map_err(failed)?;
+        Ok(Reader { segments: self, number, file, len, start: 0, window: Vec::new() })
+    }
+
+    /// Gives a segment its full length again, zeros behind what is there.
+    pub(super) fn allocate(&self, number: u32, file: &Arc<dyn DiskFile>) -> Result<u64, Fault> {
+        let failed = |source| self.io("allocate", number, source);
+        file.allocate(self.segment_bytes).map_err(failed)?;
+        file.len().map_err(failed)
+    }
+
+    /// Removes segments for good.
+    pub(super) fn remove(&self, numbers: &[u32]) -> Result<(), Fault> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        for &number in numbers {
+            self.disk
+                .remove(&self.path(number))
+                .map_err(|source| self.io("remove", number, source))?;
+        }
+        self.sync_dir()
+    }
+
+    /// Makes the segments' names durable.
+    pub(super) fn sync_dir(&self) -> Result<(), Fault> {
+        let failed = |source| Fault::io(format!("sync {}", self.dir.display()), source);
+        self.disk.sync_dir(&self.dir).map_err(failed)
+    }
+}
+
+/// Reads a segment from its front to its back, a window at a time.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    segments: &'a Segments,
+    number: u32,
+    pub(super) file: Arc<dyn DiskFile>,
+    len: u64,
+    start: u64,
+    window: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// What can be read from `offset` on: at least `wanted` bytes, or what is left of the file.
+    pub(super) fn at(&mut self, offset: u64, wanted: usize) -> Result<&[u8], Fault> {
+        let left = self.len.saturating_sub(offset);
+        if left == 0 {
+            return Ok(&[]);
+        }
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+        let end = self.start + self.window.len() as u64;
+        if offset < self.start || offset + wanted as u64 > end {
+            let len = usize::try_from(left).unwrap_or(usize::MAX).min(wanted.max(WINDOW_BYTES));
+            self.window.resize(len, 0);
+            self.start = offset;
+            let failed = |source| self.segments.io("read", self.number, source);
+            self.file.read_at(offset, &mut self.window).map_err(failed)?;
+        }
+        let from = usize::try_from(offset - self.start).expect("the offset is inside the window");
+        Ok(self.window.get(from..).unwrap_or_default())
+    }
+
+    /// Whether a byte that is not zero lies at `offset` or behind it.
+    pub(super) fn has_bytes_from(&mut self, mut offset: u64) -> Result<bool, Fault> {
+        loop {
+            let bytes = self.at(offset, 1)?;
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            if bytes.iter().any(|&byte| byte != 0) {
+                return Ok(true);
+            }
+            offset += bytes.len() as u64;
+        }
+    }
+
+    /// Where, from `offset` on, the header of a frame later than `sequence` lies.
+    pub(super) fn later_frame(
+        &mut self,
+        mut offset: u64,
+        sequence: u64,
+        salt: u64,
+    ) -> Result<Option<u64>, Fault> {
+        loop {
+            let bytes = self.at(offset, FRAME_HEADER_BYTES)?;
+            if bytes.len() < FRAME_HEADER_BYTES {
+                return Ok(None);
+            }
+            // A header that begins in the last bytes is whole in the next window.
+            let starts = bytes.len() - FRAME_HEADER_BYTES + 1;
+            let is_later = |&at: &usize| {
+                bytes[at] == FRAME_MAGIC[0]
+                    && FrameHeader::decode(&bytes[at..], salt)
+                        .is_some_and(|header| header.sequence > sequence)
+            };
+            if let Some(at) = (0..starts).find(is_later) {
+                return Ok(Some(offset + at as u64));
+            }
+            offset += starts as u64;
+        }
+    }
+
+    /// Writes the first `end` bytes over themselves.
+    pub(super) fn rewrite(&mut self, end: u64) -> Result<(), Fault> {
+        let mut offset = 0;
+        while offset < end {
+            let bytes = self.at(offset, 1)?;
+            let len = bytes.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            let bytes = bytes[..len].to_vec();
+            if bytes.is_empty() {
+                break;
+            }
+            let failed = |source| self.segments.io("write", self.number, source);
+            self.file.write_at(offset, &bytes).map_err(failed)?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! The one thread that writes: many calls, one write, one sync.
+//!
+//! It takes everything that waits, gathers the records into a frame, writes and syncs it, and only
+//! then tells the callers, in their order. While a sync runs the next calls gather; under load one
+//! sync serves them all (group commit).
+//!
+//! At the first error it stops for good: after a failed write or sync nobody knows what the disk
+//! holds, so nothing is tried again, and every call that waits or comes later gets the fault.
+
+use std::sync::Arc;
+
+use super::format::{
+    FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, Record, SegmentHeader, chain,
+};
+use super::index::Location;
+use super::ledger::Ledger;
+use super::queue::Call;
+use super::recovery::Active;
+use super::segment::Segments;
+use super::{Done, Shared};
+use crate::Fault;
+
+/// A frame's buffer is kept up to this size, in bytes.
+const KEPT_BUFFER_BYTES: usize = 1024 * 1024;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    segments: Segments,
+    active: Active,
+    ledger: Ledger,
+    next_sequence: u64,
+    chain: u64,
+    /// The frame being gathered, with room for its header; empty if there is none.
+    frame: Vec<u8>,
+    /// Where the frame's entries will lie, with their indexes and tickets.
+    places: Vec<(u64, u64, Location)>,
+    /// Whom to tell once the frame is durable.
+    waiting: Vec<Done>,
+    /// Whether the frame holds a purge.
+    purging: bool,
+}
+
+impl Writer {
+    /// A writer that goes on where recovery ended; the rest of what was recovered is the callers'.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        segments: Segments,
+        active: Active,
+        ledger: Ledger,
+        (next_sequence, chain): (u64, u64),
+    ) -> Self {
+        Self {
+            shared,
+            segments,
+            active,
+            ledger,
+            next_sequence,
+            chain,
+            frame: Vec::new(),
+            places: Vec::new(),
+            waiting: Vec::new(),
+            purging: false,
+        }
+    }
+
+    /// Writes until the queue is closed and empty, or a fault.
+    pub(super) fn run(mut self) {
+        while let Some(calls) = self.shared.queue.take() {
+            let mut calls = calls.into_iter();
+            let written = calls.try_for_each(|call| self.stage(call)).and_then(|()| self.flush());
+            if let Err(fault) = written {
+                self.stop(fault, calls);
+            }
+        }
+    }
+
+    /// Puts a call's records into the frame; writes the frame before, where it has no room.
+    fn stage(&mut self, call: Call) -> Result<(), Fault> {
+        let Call { records, mut first_ticket, done } = call;
+        let staged = records.iter().try_for_each(|record| {
+            let ticket = first_ticket;
+            first_ticket += u64::from(matches!(record, Record::Entry(_)));
+            self.stage_record(record, ticket)
+        });
+        self.waiting.extend(done);
+        staged
+    }
+
+    fn stage_record(&mut self, record: &Record, ticket: u64) -> Result<(), Fault> {
+        let len = record.encoded_len();
+        let room = usize::try_from(self.active.len - self.active.offset).unwrap_or(usize::MAX);
+        if !self.frame.is_empty() && self.frame.len() + len > room.min(MAX_FRAME_BYTES) {
+            self.flush()?;
+        }
+        if self.frame.is_empty() {
+            self.begin_frame(len)?;
+        }
+        if let Record::Entry(entry) = record {
+            let offset = self.active.offset + self.frame.len() as u64;
+            let location = Location {
+                segment: self.active.number,
+                offset: u32::try_from(offset).expect("segments stay below 4 GiB"),
+                len: u32::try_from(len).expect("records stay below 4 GiB"),
+            };
+            self.places.push((entry.position.index, ticket, location));
+        }
+        self.purging |= matches!(record, Record::Purge(_));
+        record.encode(&mut self.frame);
+        self.ledger.apply(record, self.active.number).map_err(Fault::misuse)
+    }
+
+    /// Begins a frame with a record of `record_len` bytes, in the next segment if it must.
+    fn begin_frame(&mut self, record_len: usize) -> Result<(), Fault> {
+        if self.active.offset + (FRAME_HEADER_BYTES + record_len) as u64 > self.active.len {
+            let header = SegmentHeader {
+                number: self.active.number.checked_add(1).expect("2³² segments are never filled"),
+                first_sequence: self.next_sequence,
+                salt: self.chain,
+                state: self.ledger.state().clone(),
+            };
+            let (file, len) = self.segments.create(&header, record_len)?;
+            self.shared.add_segment(header.number, file.clone(), len);
+            let SegmentHeader { number, salt, .. } = header;
+            self.active = Active { number, file, salt, offset: HEADER_BYTES, len };
+        }
+        self.frame.resize(FRAME_HEADER_BYTES, 0);
+        Ok(())
+    }
+
+    /// Makes the frame durable, and tells those who wait.
+    fn flush(&mut self) -> Result<(), Fault> {
+        if !self.frame.is_empty() {
+            self.write_frame()?;
+        }
+        for done in self.waiting.drain(..) {
+            done(Ok(()));
+        }
+        if std::mem::take(&mut self.purging) {
+            self.remove_purged()?;
+        }
+        Ok(())
+    }
+
+    fn write_frame(&mut self) -> Result<(), Fault> {
+        let Active { number, salt, offset, .. } = self.active;
+        FrameHeader::seal(&mut self.frame, self.next_sequence, salt);
+        let written = self.active.file.write_at(offset, &self.frame);
+        written.map_err(|source| self.segments.io("write", number, source))?;
+        self.active.file.sync().map_err(|source| self.segments.io("sync", number, source))?;
+        self.next_sequence += 1;
+        self.chain = chain(self.chain, &self.frame);
+        self.active.offset += self.frame.len() as u64;
+        self.shared.note_written(self.places.drain(..), self.frame.len());
+        self.frame.clear();
+        self.frame.shrink_to(KEPT_BUFFER_BYTES);
+        Ok(())
+    }
+
+    /// Removes the segments that hold no live entry any more; the purge that allows it is durable.
+    fn remove_purged(&self) -> Result<(), Fault> {
+        let needed = self.ledger.oldest_needed().unwrap_or(self.active.number);
+        let removed = self.shared.forget_segments_below(needed);
+        self.segments.remove(&removed)
+    }
+
+    fn stop(&mut self, fault: Fault, rest: impl Iterator<Item = Call>) {
+        let reason = self.shared.stop(&fault);
+        let later = std::iter::from_fn(|| self.shared.queue.take()).flatten();
+        let waiting = self.waiting.drain(..).chain(rest.chain(later).filter_map(|call| call.done));
+        let mut fault = Some(fault);
+        for done in waiting {
+            done(Err(fault.take().unwrap_or_else(|| Fault::Stopped(reason.clone()))));
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// A panic in a caller's callback must not leave others waiting for room in the queue.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stop(&Fault::misuse("a callback of the log panicked"));
+        }
+    }
+}

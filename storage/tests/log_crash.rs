@@ -1,0 +1,301 @@
+//! The log survives what a machine can do to it: it is stopped at every single operation on the disk,
+//! under every kind of crash, and must come back with all that was reported as durable and nothing
+//! that was never asked for.
+#![cfg(test)]
+
+mod log_support;
+
+use std::path::Path;
+
+use log_support::{DIR, Model, Op, at, entry, open, run, submit, wait};
+use roost_storage::Fault;
+use roost_storage::fs::sim::{CrashPolicy, SimDisk};
+use roost_storage::fs::{Disk, OpenMode};
+
+const SEGMENT_BYTES: u64 = 4096 + 600;
+const CACHE_BYTES: usize = 200;
+const HEADER_BYTES: usize = 4096;
+
+/// Appends, votes, truncations and purges, over several segments. Each inner list is submitted at
+/// once, and then waited for; so it must not end in a commit position, which nobody waits for.
+fn script() -> Vec<Vec<Op>> {
+    let payload = |seed: u8, len: usize| vec![seed; len];
+    let append = |term, range: std::ops::Range<u64>, len| {
+        Op::Append(range.map(|index| entry(term, index, payload(index as u8 + 1, len))).collect())
+    };
+    vec![
+        vec![Op::Vote(b"one".as_slice().into())],
+        vec![append(1, 0..3, 90)],
+        vec![Op::Committed(Some(at(1, 1))), append(1, 3..6, 150)],
+        vec![Op::Truncate(Some(at(1, 3))), append(2, 4..6, 40)],
+        vec![Op::Committed(Some(at(2, 4))), append(2, 6..7, 900)],
+        vec![Op::Purge(at(1, 3)), Op::Vote(b"two".as_slice().into())],
+        vec![append(2, 7..12, 120)],
+        vec![Op::Purge(at(2, 9))],
+        vec![Op::Truncate(Some(at(2, 9))), append(3, 10..12, 60)],
+        vec![Op::Purge(at(3, 20))],
+        vec![append(4, 21..23, 200), Op::Truncate(Some(at(4, 21))), append(5, 22..24, 10)],
+    ]
+}
+
+/// The states that the log goes through, record by record, and how many of them each group reaches.
+fn states() -> (Vec<Model>, Vec<usize>) {
+    let mut states = vec![Model::default()];
+    let mut reached = Vec::new();
+    for group in script() {
+        for op in group {
+            let steps = match op {
+                Op::Append(entries) => {
+                    entries.into_iter().map(|entry| Op::Append(vec![entry])).collect()
+                }
+                op => vec![op],
+            };
+            for step in steps {
+                let mut next = states.last().unwrap().clone();
+                next.apply(&step);
+                states.push(next);
+            }
+        }
+        reached.push(states.len() - 1);
+    }
+    (states, reached)
+}
+
+/// Runs the script until a fault; gives how many groups were durable.
+fn play(disk: &SimDisk) -> usize {
+    let Ok(log) = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES) else { return 0 };
+    let mut durable = 0;
+    for group in script() {
+        let calls: Vec<_> = group.iter().map(|op| submit(&log, op)).collect();
+        let outcomes: Vec<_> = calls
+            .into_iter()
+            .map(|call| {
+                call.and_then(|receiver| receiver.map_or(Ok(()), |receiver| wait(&receiver)))
+            })
+            .collect();
+        if outcomes.iter().any(Result::is_err) {
+            let late = run(&log, &Op::Vote(b"late".as_slice().into()));
+            assert!(
+                matches!(late, Err(Fault::Stopped(_))),
+                "a log at a fault takes nothing more: {late:?}"
+            );
+            break;
+        }
+        durable += 1;
+    }
+    durable
+}
+
+fn policies() -> impl Iterator<Item = CrashPolicy> {
+    let torn = (0..6).map(|seed| CrashPolicy::Torn { seed });
+    [CrashPolicy::LoseUnsynced, CrashPolicy::KeepAll].into_iter().chain(torn)
+}
+
+/// Opens what a crash left, and checks it against the states from `durable` on.
+fn check(disk: &SimDisk, states: &[Model], at_least: usize, what: &str) {
+    let log = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES)
+        .unwrap_or_else(|fault| panic!("{what}: {fault}"));
+    let found = Model::of(&log);
+    assert!(
+        states[at_least..].contains(&found),
+        "{what}: not a state from {at_least} on: {found:?}"
+    );
+    // What recovery found is durable now, and the log goes on.
+    let next = found.state.last.map_or(0, |last| last.index + 1);
+    let op = Op::Append(vec![entry(9, next, "next")]);
+    run(&log, &op).unwrap();
+    drop(log);
+    let mut expected = found;
+    expected.apply(&op);
+    let again = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, CACHE_BYTES).unwrap();
+    assert_eq!(Model::of(&again), expected, "{what}, opened again");
+}
+
+fn operations_of_the_script() -> u64 {
+    let disk = SimDisk::new();
+    assert_eq!(play(&disk), script().len());
+    disk.operations()
+}
+
+#[test]
+fn every_point_of_a_crash_keeps_what_was_durable() {
+    let (states, reached) = states();
+    for stop in 1..=operations_of_the_script() + 1 {
+        let disk = SimDisk::new();
+        disk.stop_at(stop);
+        let durable = play(&disk);
+        let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
+        for policy in policies() {
+            check(
+                &disk.crash(policy),
+                &states,
+                at_least,
+                &format!("stopped at {stop}, {policy:?}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn every_failed_operation_stops_the_log_and_loses_nothing() {
+    let (states, reached) = states();
+    for failed in 1..=operations_of_the_script() {
+        let disk = SimDisk::new();
+        disk.fail_at(failed);
+        let durable = play(&disk);
+        let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
+        for policy in policies() {
+            check(
+                &disk.crash(policy),
+                &states,
+                at_least,
+                &format!("failed at {failed}, {policy:?}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_crash_during_recovery_changes_nothing() {
+    let (states, reached) = states();
+    for stop in 1..=operations_of_the_script() + 1 {
+        let disk = SimDisk::new();
+        disk.stop_at(stop);
+        let at_least = play(&disk).checked_sub(1).map_or(0, |group| reached[group]);
+        for first in [CrashPolicy::KeepAll, CrashPolicy::Torn { seed: stop }] {
+            let crashed = disk.crash(first);
+            for second_stop in 1.. {
+                let disk = crashed.crash(CrashPolicy::KeepAll);
+                disk.stop_at(second_stop);
+                let recovered = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES);
+                let finished = recovered.is_ok();
+                drop(recovered);
+                for second in [CrashPolicy::LoseUnsynced, CrashPolicy::Torn { seed: second_stop }] {
+                    let what = format!(
+                        "stopped at {stop}, {first:?}, recovery at {second_stop}, {second:?}"
+                    );
+                    check(&disk.crash(second), &states, at_least, &what);
+                }
+                if finished {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The script's disk, its segments' names, and their bytes.
+fn written() -> (SimDisk, Vec<(String, Vec<u8>)>) {
+    let disk = SimDisk::new();
+    let log = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES).unwrap();
+    for index in 0..11 {
+        run(&log, &Op::Append(vec![entry(1, index, vec![index as u8; 100])])).unwrap();
+    }
+    drop(log);
+    let names = disk.list(Path::new(DIR)).unwrap();
+    assert!(names.len() >= 3);
+    let bytes_of = |name: &String| {
+        let file = disk.open(&Path::new(DIR).join(name), OpenMode::Existing).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(0, &mut bytes).unwrap();
+        (name.clone(), bytes)
+    };
+    let files = names.iter().map(bytes_of).collect();
+    (disk, files)
+}
+
+/// Where the frames of a segment begin and, last, end.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    let mut bounds = vec![HEADER_BYTES];
+    loop {
+        let at = *bounds.last().unwrap();
+        let Some(header) = bytes.get(at..at + 20).filter(|header| header[0] != 0) else {
+            return bounds;
+        };
+        bounds.push(at + 20 + u32::from_be_bytes(header[4..8].try_into().unwrap()) as usize);
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_reported_with_file_and_byte() {
+    let (disk, files) = written();
+    let newest = files.len() - 1;
+    for (number, (name, bytes)) in files.iter().enumerate() {
+        let bounds = frames(bytes);
+        // The newest frame of all can't be told from a torn write: the next test is about it.
+        let checked_to =
+            if number == newest { bounds[bounds.len() - 2] } else { *bounds.last().unwrap() };
+        let header_end = 17 + u32::from_be_bytes(bytes[9..13].try_into().unwrap()) as usize;
+        for offset in (0..header_end).chain(HEADER_BYTES..checked_to) {
+            let damaged = disk.crash(CrashPolicy::KeepAll);
+            damaged
+                .flip_bit(&Path::new(DIR).join(name), offset as u64, (offset % 8) as u8)
+                .unwrap();
+            match open(damaged, SEGMENT_BYTES, CACHE_BYTES) {
+                Err(Fault::Corrupt(what)) => assert!(what.contains(".log at byte "), "{what}"),
+                other => panic!("a flipped bit at byte {offset} of {name} gave {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_to_the_newest_frame_never_gives_other_content() {
+    let (disk, files) = written();
+    let (name, bytes) = files.last().unwrap();
+    let bounds = frames(bytes);
+    let whole =
+        Model::of(&open(disk.crash(CrashPolicy::KeepAll), SEGMENT_BYTES, CACHE_BYTES).unwrap());
+    let mut without = whole.clone();
+    without.apply(&Op::Truncate(Some(at(1, 9))));
+    for offset in bounds[bounds.len() - 2]..*bounds.last().unwrap() {
+        let damaged = disk.crash(CrashPolicy::KeepAll);
+        damaged.flip_bit(&Path::new(DIR).join(name), offset as u64, 3).unwrap();
+        let log = open(damaged, SEGMENT_BYTES, CACHE_BYTES).unwrap();
+        assert_eq!(Model::of(&log), without);
+    }
+    let behind = disk.crash(CrashPolicy::KeepAll);
+    behind.flip_bit(&Path::new(DIR).join(name), *bounds.last().unwrap() as u64 + 40, 3).unwrap();
+    assert_eq!(Model::of(&open(behind, SEGMENT_BYTES, CACHE_BYTES).unwrap()), whole);
+}
+
+#[test]
+fn a_lost_page_in_the_log_is_corruption_not_its_end() {
+    let (disk, files) = written();
+    for (name, bytes) in &files {
+        let bounds = frames(bytes);
+        let damaged = disk.crash(CrashPolicy::KeepAll);
+        let file = damaged.open(&Path::new(DIR).join(name), OpenMode::Existing).unwrap();
+        file.write_at(HEADER_BYTES as u64, &vec![0; bounds[1] - HEADER_BYTES]).unwrap();
+        let opened = open(damaged, SEGMENT_BYTES, CACHE_BYTES);
+        assert!(matches!(opened, Err(Fault::Corrupt(_))), "{name}: {opened:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_vanished_is_corruption() {
+    let (disk, files) = written();
+    for (name, _) in &files[..files.len() - 1] {
+        let damaged = disk.crash(CrashPolicy::KeepAll);
+        damaged.remove(&Path::new(DIR).join(name)).unwrap();
+        let opened = open(damaged, SEGMENT_BYTES, CACHE_BYTES);
+        assert!(matches!(opened, Err(Fault::Corrupt(_))), "{name}: {opened:?}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_as_such() {
+    let (disk, files) = written();
+    let (name, bytes) = &files[0];
+    let mut header = bytes[..HEADER_BYTES].to_vec();
+    header[8] = 2;
+    let end = 17 + u32::from_be_bytes(header[9..13].try_into().unwrap()) as usize;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..13]), &header[17..end]);
+    header[13..17].copy_from_slice(&checksum.to_be_bytes());
+    disk.open(&Path::new(DIR).join(name), OpenMode::Existing)
+        .unwrap()
+        .write_at(0, &header)
+        .unwrap();
+    let opened = open(disk, SEGMENT_BYTES, CACHE_BYTES);
+    assert!(matches!(opened, Err(Fault::Version { found: 2, supported: 1, .. })), "{opened:?}");
+}
