@@ -155,10 +155,7 @@ impl CloseCode {
     /// A code with this number; where two share one, the first of them. All that share a number
     /// agree on [`CloseCode::reconnect`].
     pub fn from_number(number: u64) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|code| u64::from(code.number()) == number)
+        Self::ALL.iter().copied().find(|code| u64::from(code.number()) == number)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::decode_server::{Pass, ServerSeed};
 use crate::frame::FrameHeader;
 use crate::limits::MAX_DEPTH;
 use crate::reply::ServerFrame;
-use crate::request::{OperationKind, Request};
+use crate::request::{OperationKind, Request, RequestRef};
 
 /// How envelopes travel on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +32,8 @@ impl Encoding {
     }
 
     /// Appends a request.
-    pub fn encode_request(self, request: &Request, out: &mut BytesMut) {
-        self.encode(request, out);
+    pub fn encode_request(self, request: RequestRef<'_>, out: &mut BytesMut) {
+        self.encode(&request, out);
     }
 
     /// A node's envelope as bytes.
@@ -46,7 +46,7 @@ impl Encoding {
     /// A request as bytes.
     pub fn request_bytes(self, request: &Request) -> Bytes {
         let mut out = BytesMut::new();
-        self.encode(request, &mut out);
+        self.encode(&RequestRef::from(request), &mut out);
         out.freeze()
     }
 
@@ -58,9 +58,9 @@ impl Encoding {
     }
 
     /// Appends a QUIC frame: the length, then a request in MessagePack.
-    pub fn encode_request_framed(request: &Request, out: &mut BytesMut) {
+    pub fn encode_request_framed(request: RequestRef<'_>, out: &mut BytesMut) {
         let header = FrameHeader::reserve(out);
-        Self::MessagePack.encode(request, out);
+        Self::MessagePack.encode(&request, out);
         header.fill(out);
     }
 
@@ -85,9 +85,7 @@ impl Encoding {
             Self::MessagePack => from_msgpack(EnvelopeSeed, bytes).ok(),
         };
         envelope
-            .ok_or(RequestError::BadFrame(
-                "not an object in this connection's encoding",
-            ))?
+            .ok_or(RequestError::BadFrame("not an object in this connection's encoding"))?
             .into_request()
     }
 

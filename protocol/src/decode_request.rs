@@ -47,10 +47,9 @@ impl RequestError {
     pub fn into_frame(self) -> Option<ServerFrame> {
         match self {
             Self::BadFrame(_) => None,
-            Self::Refused { id, code, message } => Some(ServerFrame::Error {
-                id,
-                error: ErrorBody::new(code, message),
-            }),
+            Self::Refused { id, code, message } => {
+                Some(ServerFrame::Error { id, error: ErrorBody::new(code, message) })
+            }
         }
     }
 }
@@ -83,12 +82,7 @@ impl<'de> Visitor<'de> for EnvelopeSeed {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
         let mut budget = Budget::new();
-        let mut envelope = Envelope {
-            id: None,
-            operation: None,
-            unknown: None,
-            operations: 0,
-        };
+        let mut envelope = Envelope { id: None, operation: None, unknown: None, operations: 0 };
         while let Some(key) = map.next_key_seed(KeySeed)? {
             if key == "id" {
                 envelope.id = match map.next_value_seed(ValueSeed::new(&mut budget))? {
@@ -115,15 +109,11 @@ impl<'de> Visitor<'de> for EnvelopeSeed {
 impl Envelope<'_> {
     /// Judges the fields.
     pub(crate) fn into_request(self) -> Result<Request, RequestError> {
-        let id = self.id.ok_or(RequestError::BadFrame(
-            "`id` is missing or not an unsigned integer",
-        ))?;
+        let id =
+            self.id.ok_or(RequestError::BadFrame("`id` is missing or not an unsigned integer"))?;
         let refused = |code, message| RequestError::Refused { id, code, message };
         if self.operations > 1 {
-            return Err(refused(
-                ErrorCode::BadRequest,
-                "more than one operation".to_owned(),
-            ));
+            return Err(refused(ErrorCode::BadRequest, "more than one operation".to_owned()));
         }
         match (self.operation, self.unknown) {
             (Some((kind, value)), _) => {
@@ -133,10 +123,7 @@ impl Envelope<'_> {
             }
             (None, Some(name)) => {
                 let name: String = name.chars().filter(|c| !c.is_control()).take(32).collect();
-                Err(refused(
-                    ErrorCode::UnknownOperation,
-                    format!("unknown operation `{name}`"),
-                ))
+                Err(refused(ErrorCode::UnknownOperation, format!("unknown operation `{name}`")))
             }
             (None, None) => Err(refused(ErrorCode::BadRequest, "no operation".to_owned())),
         }
@@ -151,10 +138,7 @@ struct Refusal {
 
 impl Refusal {
     fn bad(name: &str, what: &str) -> Self {
-        Self {
-            code: ErrorCode::BadRequest,
-            message: format!("`{name}` {what}"),
-        }
+        Self { code: ErrorCode::BadRequest, message: format!("`{name}` {what}") }
     }
 
     fn missing(name: &str) -> Self {
@@ -162,10 +146,7 @@ impl Refusal {
     }
 
     fn too_large(name: &str, most: usize, unit: &str) -> Self {
-        Self {
-            code: ErrorCode::TooLarge,
-            message: format!("`{name}` has more than {most} {unit}"),
-        }
+        Self { code: ErrorCode::TooLarge, message: format!("`{name}` has more than {most} {unit}") }
     }
 }
 
@@ -177,10 +158,7 @@ impl<'de> Fields<'de> {
         match value {
             Value::Object(fields) => Ok(Self(fields)),
             Value::Null => Ok(Self(Vec::new())),
-            Value::Other => Err(Refusal::bad(
-                name,
-                "is not an object, or has too many values",
-            )),
+            Value::Other => Err(Refusal::bad(name, "is not an object, or has too many values")),
             _ => Err(Refusal::bad(name, "is not an object")),
         }
     }
@@ -208,8 +186,7 @@ impl<'de> Fields<'de> {
     }
 
     fn id(&mut self, name: &str) -> Result<CompactString, Refusal> {
-        self.optional_id(name)?
-            .ok_or_else(|| Refusal::missing(name))
+        self.optional_id(name)?.ok_or_else(|| Refusal::missing(name))
     }
 
     fn ids(&mut self, name: &str) -> Result<Vec<CompactString>, Refusal> {
@@ -233,8 +210,7 @@ impl<'de> Fields<'de> {
     }
 
     fn u64(&mut self, name: &str) -> Result<u64, Refusal> {
-        self.optional_u64(name)?
-            .ok_or_else(|| Refusal::missing(name))
+        self.optional_u64(name)?.ok_or_else(|| Refusal::missing(name))
     }
 
     /// A count: what passes 32 bits is as good as the largest.
@@ -288,13 +264,9 @@ impl<'de> Fields<'de> {
     }
 
     fn device(&mut self) -> Result<Device, Refusal> {
-        let value = self
-            .take("device")
-            .ok_or_else(|| Refusal::missing("device"))?;
+        let value = self.take("device").ok_or_else(|| Refusal::missing("device"))?;
         let mut fields = Fields::new("device", value)?;
-        let id = fields
-            .take("id")
-            .ok_or_else(|| Refusal::missing("device.id"))?;
+        let id = fields.take("id").ok_or_else(|| Refusal::missing("device.id"))?;
         Ok(Device {
             id: self::id("device.id", id)?,
             kind: match fields.take("kind") {
@@ -323,10 +295,7 @@ impl<'de> Fields<'de> {
 fn id(name: &str, value: Value<'_>) -> Result<CompactString, Refusal> {
     match value {
         Value::Text(text) if (1..=MAX_ID_BYTES).contains(&text.len()) => Ok(text.into()),
-        Value::Text(_) => Err(Refusal::bad(
-            name,
-            &format!("has not 1 to {MAX_ID_BYTES} bytes"),
-        )),
+        Value::Text(_) => Err(Refusal::bad(name, &format!("has not 1 to {MAX_ID_BYTES} bytes"))),
         _ => Err(Refusal::bad(name, "is not a text")),
     }
 }
@@ -345,10 +314,9 @@ fn operation(kind: OperationKind, value: Value<'_>) -> Result<Operation, Refusal
         }),
         OperationKind::Ack => Operation::Ack(Ack { seq: f.u64("seq")? }),
         OperationKind::History => Operation::History(history(f)?),
-        OperationKind::Read => Operation::Read(MarkRead {
-            conversation: f.id("conversation")?,
-            seq: f.u64("seq")?,
-        }),
+        OperationKind::Read => {
+            Operation::Read(MarkRead { conversation: f.id("conversation")?, seq: f.u64("seq")? })
+        }
         OperationKind::Edit => Operation::Edit(Edit {
             conversation: f.id("conversation")?,
             seq: f.u64("seq")?,
@@ -360,9 +328,7 @@ fn operation(kind: OperationKind, value: Value<'_>) -> Result<Operation, Refusal
             seq: f.u64("seq")?,
             client_id: f.id("client_id")?,
         }),
-        OperationKind::Typing => Operation::Typing(Typing {
-            conversation: f.id("conversation")?,
-        }),
+        OperationKind::Typing => Operation::Typing(Typing { conversation: f.id("conversation")? }),
         OperationKind::Conversations => Operation::Conversations(Conversations {
             after: f.optional_id("after")?,
             limit: f.optional_u32("limit")?,
@@ -371,20 +337,14 @@ fn operation(kind: OperationKind, value: Value<'_>) -> Result<Operation, Refusal
         OperationKind::CreateConversation => Operation::CreateConversation(create(f)?),
         OperationKind::AddMembers => Operation::AddMembers(change_members(f)?),
         OperationKind::RemoveMembers => Operation::RemoveMembers(change_members(f)?),
-        OperationKind::Leave => Operation::Leave(Leave {
-            conversation: f.id("conversation")?,
-        }),
-        OperationKind::Presence => Operation::Presence(QueryPresence {
-            users: f.ids("users")?,
-        }),
+        OperationKind::Leave => Operation::Leave(Leave { conversation: f.id("conversation")? }),
+        OperationKind::Presence => Operation::Presence(QueryPresence { users: f.ids("users")? }),
         OperationKind::Ping => Operation::Ping(Ping {}),
     })
 }
 
 fn connect(f: &mut Fields<'_>) -> Result<Connect, Refusal> {
-    let token = f
-        .text("token", MAX_TOKEN_BYTES)?
-        .ok_or_else(|| Refusal::missing("token"))?;
+    let token = f.text("token", MAX_TOKEN_BYTES)?.ok_or_else(|| Refusal::missing("token"))?;
     Ok(Connect {
         token: Token::from(token.into_owned()),
         device: f.device()?,
@@ -399,9 +359,7 @@ fn send(f: &mut Fields<'_>) -> Result<SendMessage, Refusal> {
         target: f.target()?,
         client_id: f.id("client_id")?,
         body: f.body()?,
-        content_type: f
-            .text("content_type", MAX_CONTENT_TYPE_BYTES)?
-            .map(CompactString::from),
+        content_type: f.text("content_type", MAX_CONTENT_TYPE_BYTES)?.map(CompactString::from),
         ttl_ms: f.optional_u64("ttl_ms")?,
     })
 }
@@ -431,8 +389,5 @@ fn create(f: &mut Fields<'_>) -> Result<CreateConversation, Refusal> {
 }
 
 fn change_members(f: &mut Fields<'_>) -> Result<ChangeMembers, Refusal> {
-    Ok(ChangeMembers {
-        conversation: f.id("conversation")?,
-        members: f.ids("members")?,
-    })
+    Ok(ChangeMembers { conversation: f.id("conversation")?, members: f.ids("members")? })
 }

@@ -41,7 +41,7 @@ pub use model::{
     Message, ReadMarker, Recalled, Retention, Role,
 };
 pub use reply::{ErrorBody, OkBody, Push, ServerFrame};
-pub use request::{Operation, OperationKind, Request, Target, Token};
+pub use request::{Operation, OperationKind, Request, RequestRef, Target, Token};
 
 /// The ALPN protocol name on QUIC.
 pub const ALPN: &[u8] = b"roost/1";

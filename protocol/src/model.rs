@@ -359,21 +359,12 @@ impl Serialize for Item {
         map.serialize_entry("seq", &self.seq)?;
         map.serialize_entry("kind", self.kind())?;
         match &self.content {
-            ItemContent::Message {
-                conversation,
-                message,
-            }
-            | ItemContent::Edit {
-                conversation,
-                message,
-            } => {
+            ItemContent::Message { conversation, message }
+            | ItemContent::Edit { conversation, message } => {
                 map.serialize_entry("conversation", conversation)?;
                 map.serialize_entry("message", message)?;
             }
-            ItemContent::Recall {
-                conversation,
-                message,
-            } => {
+            ItemContent::Recall { conversation, message } => {
                 map.serialize_entry("conversation", conversation)?;
                 map.serialize_entry("message", message)?;
             }
@@ -381,11 +372,7 @@ impl Serialize for Item {
                 map.serialize_entry("conversation", conversation)?;
                 map.serialize_entry("read", read)?;
             }
-            ItemContent::Member {
-                conversation,
-                user,
-                change,
-            } => {
+            ItemContent::Member { conversation, user, change } => {
                 map.serialize_entry("conversation", conversation)?;
                 map.serialize_entry("user", user)?;
                 map.serialize_entry("change", change)?;
@@ -467,9 +454,7 @@ impl WireItem {
                 message: message?.into_message().map_err(E::custom)?,
             },
             "recall" => {
-                let WireItemMessage {
-                    seq, sender, at_ms, ..
-                } = message?;
+                let WireItemMessage { seq, sender, at_ms, .. } = message?;
                 ItemContent::Recall {
                     conversation: conversation?,
                     message: Recalled { seq, sender, at_ms },

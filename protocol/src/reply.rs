@@ -50,12 +50,7 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// An error with its code's own `retry`.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            retry: code.retry(),
-            retry_after_ms: None,
-        }
+        Self { code, message: message.into(), retry: code.retry(), retry_after_ms: None }
     }
 
     /// The same, with a time to wait.

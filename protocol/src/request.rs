@@ -98,7 +98,22 @@ operations! {
     Ping(Ping) = "ping";
 }
 
-impl Serialize for Request {
+/// A request whose operation is borrowed: one operation may be encoded for several attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestRef<'a> {
+    /// The client's own number for it.
+    pub id: u64,
+    /// What is asked.
+    pub operation: &'a Operation,
+}
+
+impl<'a> From<&'a Request> for RequestRef<'a> {
+    fn from(request: &'a Request) -> Self {
+        Self { id: request.id, operation: &request.operation }
+    }
+}
+
+impl Serialize for RequestRef<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(2))?;
         map.serialize_entry("id", &self.id)?;

@@ -21,10 +21,7 @@ const SUMMARY_FIELDS: usize = 200;
 
 /// A text in JSON: quotes, and escapes of up to six bytes.
 fn text(text: &str) -> usize {
-    let escapes = text
-        .bytes()
-        .filter(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
-        .count();
+    let escapes = text.bytes().filter(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).count();
     2 + text.len() + 5 * escapes
 }
 
@@ -51,22 +48,15 @@ impl Item {
     pub fn encoded_bound(&self) -> usize {
         ITEM_FIELDS
             + match &self.content {
-                ItemContent::Message {
-                    conversation,
-                    message,
+                ItemContent::Message { conversation, message }
+                | ItemContent::Edit { conversation, message } => {
+                    text(conversation) + message.encoded_bound()
                 }
-                | ItemContent::Edit {
-                    conversation,
-                    message,
-                } => text(conversation) + message.encoded_bound(),
-                ItemContent::Recall {
-                    conversation,
-                    message,
-                } => MESSAGE_FIELDS + text(conversation) + text(&message.sender),
+                ItemContent::Recall { conversation, message } => {
+                    MESSAGE_FIELDS + text(conversation) + text(&message.sender)
+                }
                 ItemContent::Read { conversation, read } => text(conversation) + text(&read.user),
-                ItemContent::Member {
-                    conversation, user, ..
-                } => text(conversation) + text(user),
+                ItemContent::Member { conversation, user, .. } => text(conversation) + text(user),
                 ItemContent::Expired => 0,
                 ItemContent::Other { kind } => text(kind),
             }

@@ -44,20 +44,14 @@ pub(crate) struct ValueSeed<'b> {
 
 impl<'b> ValueSeed<'b> {
     pub(crate) fn new(budget: &'b mut Budget) -> Self {
-        Self {
-            budget,
-            levels: KEPT_LEVELS,
-        }
+        Self { budget, levels: KEPT_LEVELS }
     }
 
     /// Takes one value from the budget; `None` when it is used up.
     fn child(&mut self) -> Option<ValueSeed<'_>> {
         self.budget.0 = self.budget.0.checked_sub(1)?;
         let levels = self.levels.checked_sub(1)?;
-        Some(ValueSeed {
-            budget: self.budget,
-            levels,
-        })
+        Some(ValueSeed { budget: self.budget, levels })
     }
 }
 
@@ -146,10 +140,7 @@ impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Cow<'de, str>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let mut budget = Budget(0);
-        let seed = ValueSeed {
-            budget: &mut budget,
-            levels: 0,
-        };
+        let seed = ValueSeed { budget: &mut budget, levels: 0 };
         Ok(match seed.deserialize(deserializer)? {
             Value::Text(text) => text,
             Value::Binary(Cow::Borrowed(bytes)) => {

@@ -23,38 +23,18 @@ fn connect_is_read_with_and_without_its_optional_fields() {
         decode(r#"{"id": 1, "connect": {"token": "t", "device": {"id": "phone", "kind": "app"}}}"#);
     let connect = Connect {
         token: Token::from("t"),
-        device: Device {
-            id: "phone".into(),
-            kind: DeviceKind::App,
-        },
+        device: Device { id: "phone".into(), kind: DeviceKind::App },
         after: None,
         window: None,
         applied: None,
     };
-    assert_eq!(
-        request,
-        Ok(Request {
-            id: 1,
-            operation: Operation::Connect(connect.clone())
-        })
-    );
+    assert_eq!(request, Ok(Request { id: 1, operation: Operation::Connect(connect.clone()) }));
     let request = decode(
         r#"{"connect": {"window": 0, "after": 41, "applied": 7, "token": "t",
             "device": {"kind": "app", "id": "phone", "model": [1, {"a": 2}]}}, "id": 1}"#,
     );
-    let connect = Connect {
-        after: Some(41),
-        window: Some(0),
-        applied: Some(7),
-        ..connect
-    };
-    assert_eq!(
-        request,
-        Ok(Request {
-            id: 1,
-            operation: Operation::Connect(connect)
-        })
-    );
+    let connect = Connect { after: Some(41), window: Some(0), applied: Some(7), ..connect };
+    assert_eq!(request, Ok(Request { id: 1, operation: Operation::Connect(connect) }));
 }
 
 #[test]
@@ -68,13 +48,7 @@ fn send_names_a_conversation_or_a_user() {
     };
     let request =
         decode(r#"{"id":7,"send":{"to":"bob","client_id":"c-1","body":"hi \ud83d\udc4b"}}"#);
-    assert_eq!(
-        request,
-        Ok(Request {
-            id: 7,
-            operation: Operation::Send(message.clone())
-        })
-    );
+    assert_eq!(request, Ok(Request { id: 7, operation: Operation::Send(message.clone()) }));
     let request = decode(
         r#"{"id":7,"send":{"conversation":"g-0-1","client_id":"c-1","body_base64":"/wA",
             "content_type":"image/png","ttl_ms":60000}}"#,
@@ -86,27 +60,13 @@ fn send_names_a_conversation_or_a_user() {
         ttl_ms: Some(60_000),
         ..message
     };
-    assert_eq!(
-        request,
-        Ok(Request {
-            id: 7,
-            operation: Operation::Send(message)
-        })
-    );
+    assert_eq!(request, Ok(Request { id: 7, operation: Operation::Send(message) }));
 }
 
 #[test]
 fn operations_without_fields_take_an_empty_object_or_null() {
-    for json in [
-        r#"{"id":1,"ping":{}}"#,
-        r#"{"id":1,"ping":null}"#,
-        r#"{"ping":{"x":1},"id":1}"#,
-    ] {
-        assert_eq!(
-            decode(json).map(|r| r.operation.kind()),
-            Ok(OperationKind::Ping),
-            "{json}"
-        );
+    for json in [r#"{"id":1,"ping":{}}"#, r#"{"id":1,"ping":null}"#, r#"{"ping":{"x":1},"id":1}"#] {
+        assert_eq!(decode(json).map(|r| r.operation.kind()), Ok(OperationKind::Ping), "{json}");
     }
     assert!(decode(r#"{"id":1,"conversations":null}"#).is_ok());
 }
@@ -115,17 +75,8 @@ fn operations_without_fields_take_an_empty_object_or_null() {
 fn unknown_fields_are_ignored_at_every_level() {
     let request =
         decode(r#"{"v":2,"id":1,"pull":{"after":3,"colour":{"deep":[[[1]]]}},"trace":[]}"#);
-    let pull = Pull {
-        after: 3,
-        ..Pull::default()
-    };
-    assert_eq!(
-        request,
-        Ok(Request {
-            id: 1,
-            operation: Operation::Pull(pull)
-        })
-    );
+    let pull = Pull { after: 3, ..Pull::default() };
+    assert_eq!(request, Ok(Request { id: 1, operation: Operation::Pull(pull) }));
 }
 
 #[test]
@@ -143,61 +94,31 @@ fn a_wrong_field_is_named_and_not_repeated() {
         (r#"{"id":1,"pull":{"after":1.5}}"#, "`after`"),
         (r#"{"id":1,"pull":{}}"#, "`after`"),
         (r#"{"id":1,"pull":[1]}"#, "`pull`"),
-        (
-            r#"{"id":1,"pull":{"after":1,"linearizable":"secret"}}"#,
-            "`linearizable`",
-        ),
+        (r#"{"id":1,"pull":{"after":1,"linearizable":"secret"}}"#, "`linearizable`"),
         (r#"{"id":1,"ack":{"seq":null}}"#, "`seq`"),
-        (
-            r#"{"id":1,"connect":{"token":5,"device":{"id":"d","kind":"app"}}}"#,
-            "`token`",
-        ),
+        (r#"{"id":1,"connect":{"token":5,"device":{"id":"d","kind":"app"}}}"#, "`token`"),
         (r#"{"id":1,"connect":{"token":"secret"}}"#, "`device`"),
-        (
-            r#"{"id":1,"connect":{"token":"secret","device":{"id":"d"}}}"#,
-            "`device.kind`",
-        ),
+        (r#"{"id":1,"connect":{"token":"secret","device":{"id":"d"}}}"#, "`device.kind`"),
         (
             r#"{"id":1,"connect":{"token":"secret","device":{"id":"d","kind":"fax"}}}"#,
             "`device.kind`",
         ),
-        (
-            r#"{"id":1,"connect":{"token":"secret","device":"d"}}"#,
-            "`device`",
-        ),
+        (r#"{"id":1,"connect":{"token":"secret","device":"d"}}"#, "`device`"),
         (r#"{"id":1,"send":{"to":"b","client_id":"c"}}"#, "`body`"),
-        (
-            r#"{"id":1,"send":{"to":"b","client_id":"c","body":["secret"]}}"#,
-            "`body`",
-        ),
+        (r#"{"id":1,"send":{"to":"b","client_id":"c","body":["secret"]}}"#, "`body`"),
         (
             r#"{"id":1,"send":{"to":"b","client_id":"c","body":"secret","body_base64":"AA=="}}"#,
             "`body`",
         ),
-        (
-            r#"{"id":1,"send":{"to":"b","client_id":"c","body_base64":"!"}}"#,
-            "`body_base64`",
-        ),
-        (
-            r#"{"id":1,"send":{"to":"b","client_id":"","body":"secret"}}"#,
-            "`client_id`",
-        ),
-        (
-            r#"{"id":1,"send":{"client_id":"c","body":"secret"}}"#,
-            "`conversation`",
-        ),
+        (r#"{"id":1,"send":{"to":"b","client_id":"c","body_base64":"!"}}"#, "`body_base64`"),
+        (r#"{"id":1,"send":{"to":"b","client_id":"","body":"secret"}}"#, "`client_id`"),
+        (r#"{"id":1,"send":{"client_id":"c","body":"secret"}}"#, "`conversation`"),
         (
             r#"{"id":1,"send":{"to":"b","conversation":"c","client_id":"c","body":"secret"}}"#,
             "`to`",
         ),
-        (
-            r#"{"id":1,"history":{"conversation":"c","before":1,"after":2}}"#,
-            "`before`",
-        ),
-        (
-            r#"{"id":1,"create_conversation":{"kind":"zoo","members":[],"client_id":"c"}}"#,
-            "`kind`",
-        ),
+        (r#"{"id":1,"history":{"conversation":"c","before":1,"after":2}}"#, "`before`"),
+        (r#"{"id":1,"create_conversation":{"kind":"zoo","members":[],"client_id":"c"}}"#, "`kind`"),
         (
             r#"{"id":1,"create_conversation":{"kind":"group","members":"b","client_id":"c"}}"#,
             "`members`",
@@ -228,9 +149,7 @@ fn a_wrong_field_is_named_and_not_repeated() {
 #[test]
 fn ids_and_lists_over_their_limits_are_refused_with_their_id() {
     let long = "x".repeat(65);
-    let (id, code, _) = refused(&format!(
-        r#"{{"id":1,"leave":{{"conversation":"{long}"}}}}"#
-    ));
+    let (id, code, _) = refused(&format!(r#"{{"id":1,"leave":{{"conversation":"{long}"}}}}"#));
     assert_eq!((id, code), (1, ErrorCode::BadRequest));
     let members = vec![r#""u""#; 1_001].join(",");
     let json = format!(r#"{{"id":1,"add_members":{{"conversation":"c","members":[{members}]}}}}"#);
@@ -259,10 +178,7 @@ fn what_is_no_envelope_is_a_bad_frame() {
         "nonsense",
     ];
     for frame in frames {
-        assert!(
-            matches!(decode(frame), Err(RequestError::BadFrame(_))),
-            "{frame}"
-        );
+        assert!(matches!(decode(frame), Err(RequestError::BadFrame(_))), "{frame}");
     }
 }
 
@@ -274,34 +190,13 @@ fn the_pages_item_and_push_are_read() {
                      "content_type": "text/plain", "client_id": "c-1"}},
         {"seq": 42, "kind": "expired"},
         {"seq": 43, "kind": "hologram", "conversation": "d-1", "beam": {"x": 1}}], "tail": 43}}"#;
-    let frame = Encoding::Json
-        .decode_server(json.as_bytes(), &|_| None)
-        .unwrap();
-    let Some(ServerFrame::Push(Push::Items(push))) = frame else {
-        panic!("{frame:?}")
-    };
+    let frame = Encoding::Json.decode_server(json.as_bytes(), &|_| None).unwrap();
+    let Some(ServerFrame::Push(Push::Items(push))) = frame else { panic!("{frame:?}") };
     assert_eq!(push.tail, 43);
-    let [message, expired, later] = push.items.as_slice() else {
-        panic!("{push:?}")
-    };
-    let ItemContent::Message {
-        conversation,
-        message,
-    } = &message.content
-    else {
-        panic!()
-    };
-    assert_eq!(
-        (conversation.as_str(), message.body.text()),
-        ("d-1", Some("hi"))
-    );
-    assert_eq!(
-        expired,
-        &Item {
-            seq: 42,
-            content: ItemContent::Expired
-        }
-    );
+    let [message, expired, later] = push.items.as_slice() else { panic!("{push:?}") };
+    let ItemContent::Message { conversation, message } = &message.content else { panic!() };
+    assert_eq!((conversation.as_str(), message.body.text()), ("d-1", Some("hi")));
+    assert_eq!(expired, &Item { seq: 42, content: ItemContent::Expired });
     assert_eq!((later.seq, later.kind()), (43, "hologram"));
 }
 
@@ -312,16 +207,9 @@ fn a_reply_is_read_with_its_id_first_or_last() {
         r#"{"ok":{"conversation":"c","seq":1,"at_ms":2,"duplicate":false},"id":7}"#,
     ] {
         let asked = |id| (id == 7).then_some(OperationKind::Send);
-        let frame = Encoding::Json
-            .decode_server(json.as_bytes(), &asked)
-            .unwrap();
-        assert!(
-            matches!(frame, Some(ServerFrame::Reply { id: 7, .. })),
-            "{frame:?}"
-        );
-        let frame = Encoding::Json
-            .decode_server(json.as_bytes(), &|_| None)
-            .unwrap();
+        let frame = Encoding::Json.decode_server(json.as_bytes(), &asked).unwrap();
+        assert!(matches!(frame, Some(ServerFrame::Reply { id: 7, .. })), "{frame:?}");
+        let frame = Encoding::Json.decode_server(json.as_bytes(), &|_| None).unwrap();
         assert_eq!(frame, None);
     }
 }

@@ -1,0 +1,99 @@
+//! Envelopes in and out of one transport; what they say is `connection`'s.
+
+mod quic;
+mod websocket;
+
+use bytes::{Bytes, BytesMut};
+use roost_protocol::{Encoding, Operation, RequestRef};
+
+use crate::error::{ClientError, CloseReason};
+use crate::options::{ConnectOptions, Transport};
+
+/// The writing half.
+pub(crate) enum Sink {
+    Quic(quic::QuicSink),
+    WebSocket(websocket::WebSocketSink),
+}
+
+/// The reading half.
+pub(crate) enum Source {
+    Quic(quic::QuicSource),
+    WebSocket(websocket::WebSocketSource),
+}
+
+/// Connects the transport; nothing of the protocol is said yet. The caller bounds the time.
+pub(crate) async fn open(options: &ConnectOptions) -> Result<(Sink, Source), ClientError> {
+    match options.transport {
+        Transport::Quic => {
+            let (sink, source) = quic::open(options).await?;
+            Ok((Sink::Quic(sink), Source::Quic(source)))
+        }
+        Transport::WebSocketJson | Transport::WebSocketMessagePack => {
+            let (sink, source) = websocket::open(options).await?;
+            Ok((Sink::WebSocket(sink), Source::WebSocket(source)))
+        }
+    }
+}
+
+/// A request as the transport writes it.
+pub(crate) fn encode(transport: Transport, id: u64, operation: &Operation) -> Bytes {
+    let request = RequestRef { id, operation };
+    let mut out = BytesMut::new();
+    match transport {
+        Transport::Quic => Encoding::encode_request_framed(request, &mut out),
+        Transport::WebSocketJson | Transport::WebSocketMessagePack => {
+            transport.encoding().encode_request(request, &mut out);
+        }
+    }
+    out.freeze()
+}
+
+impl Sink {
+    /// Writes encoded requests, in order, and empties `frames`.
+    pub(crate) async fn write(&mut self, frames: &mut Vec<Bytes>) -> Result<(), CloseReason> {
+        match self {
+            Self::Quic(sink) => sink.write(frames).await,
+            Self::WebSocket(sink) => sink.write(frames).await,
+        }
+    }
+
+    /// Sends a sign of life, where the transport does not do so itself.
+    pub(crate) async fn probe(&mut self) -> Result<(), CloseReason> {
+        match self {
+            Self::Quic(_) => Ok(()),
+            Self::WebSocket(sink) => sink.ping().await,
+        }
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn close(&mut self) {
+        match self {
+            Self::Quic(sink) => sink.close(),
+            Self::WebSocket(sink) => sink.close().await,
+        }
+    }
+}
+
+impl Source {
+    /// The next envelope.
+    pub(crate) async fn next(&mut self) -> Result<Bytes, CloseReason> {
+        match self {
+            Self::Quic(source) => source.next().await,
+            Self::WebSocket(source) => source.next().await,
+        }
+    }
+}
+
+/// The node's first address that resolves.
+async fn resolve(options: &ConnectOptions) -> Result<std::net::SocketAddr, ClientError> {
+    let endpoint = &options.endpoint;
+    tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(|error| connect_error(options, &error))?
+        .next()
+        .ok_or_else(|| connect_error(options, &"no address"))
+}
+
+fn connect_error(options: &ConnectOptions, reason: &dyn std::fmt::Display) -> ClientError {
+    ClientError::Connect { endpoint: options.endpoint.to_string(), reason: reason.to_string() }
+}
