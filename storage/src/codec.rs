@@ -112,10 +112,12 @@ fn check_length(what: &str, bytes: &[u8], max_len: usize) -> Result<(), Fault> {
 fn decode_body<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, Fault> {
     const SMALL: usize = 64 * 1024;
     const MEDIUM: usize = 1024 * 1024;
-    match body.len() {
-        0..=SMALL => decode_within::<T, { 16 * SMALL }>(what, body),
-        0..=MEDIUM => decode_within::<T, { 16 * MEDIUM }>(what, body),
-        _ => decode_within::<T, { 16 * MAX_DECODE_BYTES }>(what, body),
+    if body.len() <= SMALL {
+        decode_within::<T, { 16 * SMALL }>(what, body)
+    } else if body.len() <= MEDIUM {
+        decode_within::<T, { 16 * MEDIUM }>(what, body)
+    } else {
+        decode_within::<T, { 16 * MAX_DECODE_BYTES }>(what, body)
     }
 }
 

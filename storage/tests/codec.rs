@@ -1,5 +1,7 @@
 //! The codec's promises: what goes in comes out, and nothing else is taken.
 
+#![cfg(test)]
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;

@@ -4,6 +4,8 @@
 //! version. Each list below is checked by the compiler to name every variant of its enum: a new one
 //! does not build without a vector.
 
+#![cfg(test)]
+
 use std::fmt::Debug;
 
 use bytes::Bytes;

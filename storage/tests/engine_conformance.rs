@@ -3,6 +3,8 @@
 //! Each test runs on a lab that can close and open its engine again. For the engine in memory,
 //! closing is a crash that forgets everything that was not flushed, the worst that may happen.
 
+#![cfg(test)]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +65,7 @@ fn all(engine: &dyn Engine) -> Vec<Pair> {
     engine.scan(&[], &[0xff; 8], usize::MAX).unwrap()
 }
 
-fn keys_are_in_byte_order_whatever_the_order_of_writes(lab: Lab) {
+fn keys_are_in_byte_order_whatever_the_order_of_writes(lab: &Lab) {
     let engine = lab.engine();
     let keys: [&[u8]; 6] = [b"\x00", b"\x00\x00", b"a", b"a\x00", b"a\xff", b"\xfe"];
     for key in [3, 1, 5, 0, 4, 2] {
@@ -73,7 +75,7 @@ fn keys_are_in_byte_order_whatever_the_order_of_writes(lab: Lab) {
     assert_eq!(found, keys);
 }
 
-fn scans_give_the_half_open_range_in_both_directions(lab: Lab) {
+fn scans_give_the_half_open_range_in_both_directions(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("a", "1"), put("b", "2"), put("c", "3"), put("d", "4")]).unwrap();
     assert_eq!(engine.scan(b"b", b"d", 9).unwrap(), pairs(&[("b", "2"), ("c", "3")]));
@@ -82,7 +84,7 @@ fn scans_give_the_half_open_range_in_both_directions(lab: Lab) {
     assert_eq!(engine.scan_back(b"", b"\xff", 9).unwrap().len(), 4);
 }
 
-fn scans_stop_at_their_limit(lab: Lab) {
+fn scans_stop_at_their_limit(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("a", "1"), put("b", "2"), put("c", "3")]).unwrap();
     assert_eq!(engine.scan(b"a", b"z", 2).unwrap(), pairs(&[("a", "1"), ("b", "2")]));
@@ -91,7 +93,7 @@ fn scans_stop_at_their_limit(lab: Lab) {
     assert_eq!(engine.scan_back(b"a", b"z", 0).unwrap(), []);
 }
 
-fn empty_and_reversed_ranges_hold_nothing(lab: Lab) {
+fn empty_and_reversed_ranges_hold_nothing(lab: &Lab) {
     let engine = lab.engine();
     assert_eq!(all(engine), []);
     engine.write(vec![put("b", "2")]).unwrap();
@@ -101,7 +103,7 @@ fn empty_and_reversed_ranges_hold_nothing(lab: Lab) {
     }
 }
 
-fn a_visitor_breaks_off_when_it_wants(lab: Lab) {
+fn a_visitor_breaks_off_when_it_wants(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("a", "1"), put("b", "2"), put("c", "3")]).unwrap();
     let mut seen = Vec::new();
@@ -114,7 +116,7 @@ fn a_visitor_breaks_off_when_it_wants(lab: Lab) {
     assert_eq!(seen, [b"c", b"b"]);
 }
 
-fn the_last_change_of_a_key_wins(lab: Lab) {
+fn the_last_change_of_a_key_wins(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("k", "1"), put("k", "2"), put("gone", "x"), delete("gone")]).unwrap();
     engine.write(vec![delete("back"), put("back", "y"), delete("never")]).unwrap();
@@ -124,14 +126,14 @@ fn the_last_change_of_a_key_wins(lab: Lab) {
     assert_eq!(engine.get(b"back").unwrap(), None);
 }
 
-fn empty_values_are_values(lab: Lab) {
+fn empty_values_are_values(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("k", "")]).unwrap();
     assert_eq!(engine.get(b"k").unwrap(), Some(Vec::new()));
     assert_eq!(all(engine), pairs(&[("k", "")]));
 }
 
-fn values_of_a_mebibyte_come_back_whole(mut lab: Lab) {
+fn values_of_a_mebibyte_come_back_whole(lab: &mut Lab) {
     let value = |n: u8| (0..1024 * 1024).map(|at: u32| (at >> 8) as u8 ^ n).collect::<Vec<_>>();
     for n in 0..5 {
         lab.engine().write(vec![put([n], value(n))]).unwrap();
@@ -143,7 +145,7 @@ fn values_of_a_mebibyte_come_back_whole(mut lab: Lab) {
     }
 }
 
-fn what_was_flushed_is_there_after_opening_again(mut lab: Lab) {
+fn what_was_flushed_is_there_after_opening_again(lab: &mut Lab) {
     lab.engine().write(vec![put("a", "1"), put("b", "2"), put("c", "3")]).unwrap();
     lab.engine().flush().unwrap();
     lab.engine().write(vec![delete("b"), put("c", "4")]).unwrap();
@@ -154,7 +156,7 @@ fn what_was_flushed_is_there_after_opening_again(mut lab: Lab) {
     }
 }
 
-fn clearing_leaves_nothing_and_can_be_repeated(mut lab: Lab) {
+fn clearing_leaves_nothing_and_can_be_repeated(lab: &mut Lab) {
     for round in 0..3 {
         let many = (0..500_u32).map(|n| put(n.to_be_bytes(), "x")).collect();
         lab.engine().write(many).unwrap();
@@ -169,7 +171,7 @@ fn clearing_leaves_nothing_and_can_be_repeated(mut lab: Lab) {
     }
 }
 
-fn many_batches_add_up(mut lab: Lab) {
+fn many_batches_add_up(lab: &mut Lab) {
     const KEYS: u32 = 6_000;
     for chunk in (0..KEYS).collect::<Vec<_>>().chunks(333) {
         let changes = chunk.iter().map(|n| put(n.to_be_bytes(), n.to_string())).collect();
@@ -187,13 +189,13 @@ fn many_batches_add_up(mut lab: Lab) {
 macro_rules! conformance {
     ($($test:ident,)*) => {
         mod memory {
-            $(#[test] fn $test() { super::$test(super::Lab::memory()); })*
+            $(#[test] fn $test() { super::$test(&mut super::Lab::memory()); })*
         }
         mod sled {
-            $(#[test] fn $test() { super::$test(super::Lab::disk(super::EngineKind::Sled)); })*
+            $(#[test] fn $test() { super::$test(&mut super::Lab::disk(super::EngineKind::Sled)); })*
         }
         mod fjall {
-            $(#[test] fn $test() { super::$test(super::Lab::disk(super::EngineKind::Fjall)); })*
+            $(#[test] fn $test() { super::$test(&mut super::Lab::disk(super::EngineKind::Fjall)); })*
         }
     };
 }

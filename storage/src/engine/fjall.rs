@@ -38,7 +38,7 @@ impl FjallEngine {
 
 impl Engine for FjallEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.keyspace.get(key).map_err(fault)?.map(|value| value.to_vec()))
+        Ok(self.keyspace.get(key)?.map(|value| value.to_vec()))
     }
 
     fn visit(
@@ -58,7 +58,7 @@ impl Engine for FjallEngine {
             Direction::Descending => pairs.next_back(),
         };
         while let Some(pair) = next() {
-            let (key, value) = pair.into_inner().map_err(fault)?;
+            let (key, value) = pair.into_inner()?;
             if let ControlFlow::Break(()) = visitor(&key, &value) {
                 break;
             }
@@ -75,21 +75,21 @@ impl Engine for FjallEngine {
                     Change::Delete(key) => batch.remove(&self.keyspace, key),
                 }
             }
-            batch.commit().map_err(fault)?;
+            batch.commit()?;
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.db.persist(PersistMode::SyncAll).map_err(fault)
+        Ok(self.db.persist(PersistMode::SyncAll)?)
     }
 
     fn clear(&self) -> Result<(), Fault> {
-        self.keyspace.clear().map_err(fault)
+        Ok(self.keyspace.clear()?)
     }
 
     fn disk_bytes(&self) -> Result<u64, Fault> {
-        self.db.disk_space().map_err(fault)
+        Ok(self.db.disk_space()?)
     }
 }
 
@@ -100,6 +100,8 @@ impl std::fmt::Debug for FjallEngine {
     }
 }
 
-fn fault(error: fjall::Error) -> Fault {
-    Fault::Engine(format!("fjall: {error}"))
+impl From<fjall::Error> for Fault {
+    fn from(error: fjall::Error) -> Self {
+        Self::Engine(format!("fjall: {error}"))
+    }
 }

@@ -46,7 +46,7 @@ impl SledEngine {
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.db.get(key).map_err(fault)?.map(|value| value.to_vec()))
+        Ok(self.db.get(key)?.map(|value| value.to_vec()))
     }
 
     fn visit(
@@ -65,7 +65,7 @@ impl Engine for SledEngine {
             Direction::Descending => pairs.next_back(),
         };
         while let Some(pair) = next() {
-            let (key, value) = pair.map_err(fault)?;
+            let (key, value) = pair?;
             if let ControlFlow::Break(()) = visitor(&key, &value) {
                 break;
             }
@@ -82,22 +82,22 @@ impl Engine for SledEngine {
                     Change::Delete(key) => batch.remove(key),
                 }
             }
-            self.db.apply_batch(batch).map_err(fault)?;
+            self.db.apply_batch(batch)?;
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.db.flush().map_err(fault)?;
+        self.db.flush()?;
         Ok(())
     }
 
     fn clear(&self) -> Result<(), Fault> {
-        self.db.clear().map_err(fault)
+        Ok(self.db.clear()?)
     }
 
     fn disk_bytes(&self) -> Result<u64, Fault> {
-        self.db.size_on_disk().map_err(fault)
+        Ok(self.db.size_on_disk()?)
     }
 }
 
@@ -113,6 +113,8 @@ fn is_locked(error: &sled::Error) -> bool {
     matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
-fn fault(error: sled::Error) -> Fault {
-    Fault::Engine(format!("sled: {error}"))
+impl From<sled::Error> for Fault {
+    fn from(error: sled::Error) -> Self {
+        Self::Engine(format!("sled: {error}"))
+    }
 }
