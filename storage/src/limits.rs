@@ -34,6 +34,28 @@ pub const MAX_ENTRY_BYTES: usize = 4 * 1024 * 1024;
 pub const TARGET_BATCH_BYTES: usize = 1024 * 1024;
 /// Dirty state that the hot tier may hold before proposals wait, in bytes.
 pub const DEFAULT_DIRTY_BYTES: usize = 64 * 1024 * 1024;
+/// Most spans of references in one stored queue segment.
+pub const QUEUE_SEGMENT_SPANS: usize = 256;
+/// A stored queue segment below this many bytes takes in the references that follow it.
+pub const QUEUE_SEGMENT_MERGE_BYTES: usize = 2 * 1024;
+/// Largest stored queue segment, in bytes; only reached when each span names another long id.
+pub const MAX_QUEUE_SEGMENT_BYTES: usize = 64 * 1024;
+/// A stored message segment is closed once it has this many bytes.
+pub const MESSAGE_SEGMENT_BYTES: usize = 32 * 1024;
+/// A stored message segment below this many bytes takes in the messages that follow it.
+pub const MESSAGE_SEGMENT_MERGE_BYTES: usize = MESSAGE_SEGMENT_BYTES / 2;
+/// Largest stored message segment, in bytes: one that was almost full and took one big message.
+pub const MAX_MESSAGE_SEGMENT_BYTES: usize = MESSAGE_SEGMENT_BYTES + MAX_BODY_BYTES + 1_024;
+/// Most entries in one stored segment of the dedup window's order.
+pub const DEDUP_SEGMENT_ENTRIES: usize = 1_024;
+/// Largest stored segment of the dedup window's order, in bytes.
+pub const MAX_DEDUP_SEGMENT_BYTES: usize = DEDUP_SEGMENT_ENTRIES * (2 * MAX_ID_BYTES + 32);
+/// Largest stored record, in bytes; the members of a full conversation are the largest.
+pub const MAX_RECORD_BYTES: usize = MAX_MEMBERS * (MAX_ID_BYTES + 16);
+/// Decoded message segments that queries keep for each other, in bytes.
+pub const SEGMENT_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// A conversation list looks for the newest message that is still shown among this many.
+pub const LAST_MESSAGE_LOOKBACK: u64 = 64;
 /// Largest value that the codec decodes, whatever its caller allows, in bytes.
 pub const MAX_DECODE_BYTES: usize = 16 * 1024 * 1024;
 /// Longest key of the cold tier, without the shard in front, in bytes.
@@ -62,3 +84,5 @@ const _: () = assert!(MAX_ENTRY_BYTES <= MAX_DECODE_BYTES);
 const _: () =
     assert!(TARGET_FRAME_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES + 64 * 1024 <= MAX_FRAME_BYTES);
 const _: () = assert!(MAX_FRAME_BYTES <= MAX_DECODE_BYTES);
+const _: () = assert!(QUEUE_SEGMENT_SPANS * (2 * MAX_ID_BYTES + 32) <= MAX_QUEUE_SEGMENT_BYTES);
+const _: () = assert!(MAX_ID_BYTES * 2 + MAX_CONTENT_TYPE_BYTES + 64 <= 1_024);

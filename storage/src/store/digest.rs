@@ -1,0 +1,262 @@
+//! The digest of the logical state: a sum over a hash of each record.
+//!
+//! A sum is the same in any order, so nodes whose checkpoints fall at different times agree, and a
+//! change costs the hash of the old record and of the new one, not a scan. Each reference counts by
+//! its user, sequence and content, so one that is missing, doubled, moved or altered changes the
+//! sum. Two different states agree by accident once in 2^128; nobody is kept from constructing such
+//! a pair, and nobody who could gains by it: the digest compares honest nodes, it proves nothing.
+//!
+//! The hashes are never stored by themselves, but the sum is part of a checkpoint: changing any of
+//! them is a change of the storage format.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::dedup::{DedupKey, DedupOrder, DedupOutcome, DedupRecord};
+use super::keys::Table;
+use super::runs::SpanContent;
+use crate::model::{
+    ConversationKind, ConversationRecord, DeviceId, DeviceKind, DeviceRecord, Member, MemberChange,
+    MembershipRecord, Message, Retention, Role, UserRecord,
+};
+
+/// The sum of the hashes of a set of records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SetDigest(pub(super) u128);
+
+impl SetDigest {
+    /// Puts a record's hash in.
+    pub(super) fn add(&mut self, record: u128) {
+        self.0 = self.0.wrapping_add(record);
+    }
+
+    /// Takes a record's hash out.
+    pub(super) fn remove(&mut self, record: u128) {
+        self.0 = self.0.wrapping_sub(record);
+    }
+}
+
+/// The hash that stands for an id inside the records' hashes.
+pub(super) fn id(text: &str) -> u128 {
+    xxh3_128(text.as_bytes())
+}
+
+/// One record's fields in fixed places, to be hashed in one go.
+struct Fields {
+    bytes: [u8; 160],
+    len: usize,
+}
+
+impl Fields {
+    fn of(table: Table) -> Self {
+        Self { bytes: [0; 160], len: 0 }.byte(table as u8)
+    }
+
+    fn put<const N: usize>(mut self, bytes: [u8; N]) -> Self {
+        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        self.len += N;
+        self
+    }
+
+    fn byte(self, value: u8) -> Self {
+        self.put([value])
+    }
+
+    fn number(self, value: u64) -> Self {
+        self.put(value.to_le_bytes())
+    }
+
+    fn hash(self, value: u128) -> Self {
+        self.put(value.to_le_bytes())
+    }
+
+    fn bytes(self, value: &[u8]) -> Self {
+        self.hash(xxh3_128(value))
+    }
+
+    fn optional_number(self, value: Option<u64>) -> Self {
+        self.byte(u8::from(value.is_some())).number(value.unwrap_or_default())
+    }
+
+    fn optional_text(self, value: Option<&str>) -> Self {
+        self.byte(u8::from(value.is_some())).bytes(value.unwrap_or_default().as_bytes())
+    }
+
+    fn sum(self) -> u128 {
+        xxh3_128(&self.bytes[..self.len])
+    }
+}
+
+/// A conversation's record.
+pub(super) fn conversation(conversation: u128, record: &ConversationRecord) -> u128 {
+    let (retention, ttl_ms) = match record.retention {
+        Retention::Forever => (0, 0),
+        Retention::Ttl { ttl_ms } => (1, ttl_ms),
+    };
+    Fields::of(Table::Conversation)
+        .hash(conversation)
+        .byte(kind(record.kind))
+        .optional_text(record.name.as_deref())
+        .byte(retention)
+        .number(ttl_ms)
+        .number(record.created_at_ms)
+        .number(record.tail)
+        .byte(u8::from(record.deleted))
+        .sum()
+}
+
+/// One member, as the conversation knows it.
+pub(super) fn member(conversation: u128, user: u128, member: &Member) -> u128 {
+    Fields::of(Table::Members)
+        .hash(conversation)
+        .hash(user)
+        .byte(role(member.role))
+        .number(member.joined_at_ms)
+        .sum()
+}
+
+/// One membership, as the user knows it.
+pub(super) fn membership(user: u128, conversation: u128, record: &MembershipRecord) -> u128 {
+    Fields::of(Table::Membership)
+        .hash(user)
+        .hash(conversation)
+        .byte(role(record.role))
+        .number(record.joined_at_ms)
+        .number(record.read)
+        .sum()
+}
+
+/// A message.
+pub(super) fn message(conversation: u128, message: &Message) -> u128 {
+    Fields::of(Table::Messages)
+        .hash(conversation)
+        .number(message.seq)
+        .bytes(message.sender.as_str().as_bytes())
+        .number(message.at_ms)
+        .bytes(&message.body)
+        .optional_text(message.content_type.as_deref())
+        .bytes(message.client_id.as_str().as_bytes())
+        .optional_number(message.expires_at_ms)
+        .sum()
+}
+
+/// A user's record.
+pub(super) fn user(user: u128, record: &UserRecord) -> u128 {
+    Fields::of(Table::User)
+        .hash(user)
+        .number(record.head)
+        .number(record.tail)
+        .number(u64::from(record.devices))
+        .sum()
+}
+
+/// A reference to a message.
+pub(super) fn message_reference(user: u128, seq: u64, conversation: u128, message: u64) -> u128 {
+    Fields::of(Table::Queue).hash(user).number(seq).byte(0).hash(conversation).number(message).sum()
+}
+
+/// A reference to a membership change.
+pub(super) fn member_reference(
+    user: u128,
+    seq: u64,
+    conversation: u128,
+    named: u128,
+    change: MemberChange,
+) -> u128 {
+    let change = match change {
+        MemberChange::Joined => 1,
+        MemberChange::Left => 2,
+        MemberChange::Removed => 3,
+    };
+    Fields::of(Table::Queue).hash(user).number(seq).byte(change).hash(conversation).hash(named).sum()
+}
+
+/// All references of a span, one by one.
+pub(super) fn span(user: u128, first: u64, content: &SpanContent, sum: &mut SetDigest) {
+    match content {
+        SpanContent::Messages { conversation, first_seq, count } => {
+            let conversation = id(conversation.as_str());
+            for i in 0..*count {
+                sum.add(message_reference(user, first + i, conversation, first_seq + i));
+            }
+        }
+        SpanContent::Member { conversation, user: named, change } => sum.add(member_reference(
+            user,
+            first,
+            id(conversation.as_str()),
+            id(named.as_str()),
+            *change,
+        )),
+    }
+}
+
+/// A device.
+pub(super) fn device(user: u128, device: &DeviceId, record: &DeviceRecord) -> u128 {
+    let kind = match record.kind {
+        DeviceKind::App => 0,
+        DeviceKind::Web => 1,
+        DeviceKind::OfficialAccount => 2,
+        DeviceKind::MiniProgram => 3,
+    };
+    Fields::of(Table::Device)
+        .hash(user)
+        .bytes(device.as_str().as_bytes())
+        .byte(kind)
+        .number(record.cursor)
+        .number(record.registered_at_ms)
+        .sum()
+}
+
+/// A record of the dedup window.
+pub(super) fn dedup(key: &DedupKey, record: &DedupRecord) -> u128 {
+    let fields = Fields::of(Table::Dedup)
+        .bytes(key.sender.as_str().as_bytes())
+        .bytes(key.client_id.as_str().as_bytes())
+        .number(record.number)
+        .number(record.at_ms)
+        .number(record.attempt.0)
+        .put(record.fingerprint);
+    match &record.outcome {
+        DedupOutcome::Sent { conversation, seq } => {
+            fields.byte(0).bytes(conversation.as_str().as_bytes()).number(*seq)
+        }
+        DedupOutcome::Created { conversation, existed } => {
+            fields.byte(1).bytes(conversation.as_str().as_bytes()).number(u64::from(*existed))
+        }
+    }
+    .sum()
+}
+
+/// An entry of the dedup window's order.
+pub(super) fn dedup_order(number: u64, entry: &DedupOrder) -> u128 {
+    Fields::of(Table::DedupOrder)
+        .number(number)
+        .number(entry.at_ms)
+        .bytes(entry.key.sender.as_str().as_bytes())
+        .bytes(entry.key.client_id.as_str().as_bytes())
+        .sum()
+}
+
+/// Numbers of the whole shard.
+pub(super) fn globals(numbers: &[u64; 5]) -> u128 {
+    numbers
+        .iter()
+        .fold(Fields { bytes: [0; 160], len: 0 }, |fields, number| fields.number(*number))
+        .sum()
+}
+
+fn kind(kind: ConversationKind) -> u8 {
+    match kind {
+        ConversationKind::Direct => 0,
+        ConversationKind::Group => 1,
+        ConversationKind::Channel => 2,
+    }
+}
+
+fn role(role: Role) -> u8 {
+    match role {
+        Role::Owner => 0,
+        Role::Admin => 1,
+        Role::Member => 2,
+    }
+}

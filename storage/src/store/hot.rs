@@ -1,0 +1,351 @@
+//! The hot tier: what changed lately, in generations.
+//!
+//! ```text
+//! active    takes all changes; lookups start here
+//! frozen    what a running checkpoint writes; read only
+//! warm      what the last checkpoint wrote; kept for reading, equal to the cold tier
+//! (cold)    everything up to the last checkpoint
+//! ```
+//!
+//! A record is copied into `active` before it is changed; new messages and references are appended
+//! to runs there. So freezing is a swap, and `apply` never waits for a checkpoint's I/O. Within a
+//! generation, conversations and users have slots (their place in an [`IndexMap`]); a run of
+//! references names its conversation by slot, and appending to it is an integer increment.
+//!
+//! Sizes are estimates of what the generation takes in memory, from above for what clients can
+//! influence. Left to others: who may change what, and the digest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::dedup::{DedupKey, DedupOrder, DedupRecord};
+use super::digest;
+use super::records::State;
+use super::runs::{Span, SpanContent};
+use crate::model::{
+    ConversationId, ConversationRecord, DeviceId, DeviceRecord, MemberChange, Members,
+    MembershipRecord, Message, UserId, UserRecord,
+};
+
+/// The generations, and the state that their changes add up to.
+#[derive(Debug, Default)]
+pub(super) struct Hot {
+    /// As of the last applied entry.
+    pub(super) state: State,
+    pub(super) active: Generation,
+    pub(super) frozen: Option<Arc<Generation>>,
+    pub(super) warm: Option<Arc<Generation>>,
+}
+
+impl Hot {
+    /// A tier that holds nothing, over a cold tier in this state.
+    pub(super) fn over(state: State) -> Self {
+        let active = Generation::after(&state);
+        Self { state, active, frozen: None, warm: None }
+    }
+
+    /// The generations, newest first.
+    pub(super) fn generations(&self) -> impl DoubleEndedIterator<Item = &Generation> {
+        let older = [self.frozen.as_deref(), self.warm.as_deref()];
+        std::iter::once(&self.active).chain(older.into_iter().flatten())
+    }
+
+    /// What the newest generation that knows something says.
+    pub(super) fn find<T>(&self, look: impl Fn(&Generation) -> Option<T>) -> Option<T> {
+        self.generations().find_map(look)
+    }
+
+    /// Bytes that no checkpoint has written yet.
+    pub(super) fn dirty_bytes(&self) -> usize {
+        self.active.bytes + self.frozen.as_ref().map_or(0, |frozen| frozen.bytes)
+    }
+
+    /// The references of a queue in `from..=to` that are in memory, and the first sequence from
+    /// which on that is all of them.
+    pub(super) fn spans(&self, user: &UserId, from: u64, to: u64) -> (Vec<Span>, u64) {
+        let mut spans = Vec::new();
+        let mut complete_from = u64::MAX;
+        for generation in self.generations().rev() {
+            let Some(entry) = generation.users.get(user) else { continue };
+            complete_from = complete_from.min(entry.first);
+            generation.spans_of(entry, from, to, &mut spans);
+        }
+        (spans, complete_from)
+    }
+
+    /// The messages of a conversation in `from..=to` that are in memory, and the first sequence
+    /// from which on that is all of them.
+    pub(super) fn messages(
+        &self,
+        conversation: &ConversationId,
+        from: u64,
+        to: u64,
+    ) -> (Vec<Message>, u64) {
+        let mut messages = Vec::new();
+        let mut complete_from = u64::MAX;
+        for generation in self.generations().rev() {
+            let Some(entry) = generation.conversations.get(conversation) else { continue };
+            complete_from = complete_from.min(entry.first);
+            messages.extend_from_slice(entry.between(from, to));
+        }
+        (messages, complete_from)
+    }
+}
+
+/// The part of the state that changed between two checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Generation {
+    pub(super) conversations: IndexMap<ConversationId, ConversationEntry>,
+    pub(super) users: IndexMap<UserId, UserEntry>,
+    /// `None` for one that was removed.
+    pub(super) dedup: IndexMap<DedupKey, Option<DedupRecord>>,
+    /// The number of `dedup_order`'s first entry.
+    pub(super) dedup_first: u64,
+    pub(super) dedup_order: Vec<DedupOrder>,
+    /// How much memory it takes, about.
+    pub(super) bytes: usize,
+}
+
+/// One conversation in a generation.
+#[derive(Debug)]
+pub(super) struct ConversationEntry {
+    /// The hash that stands for its id.
+    pub(super) hash: u128,
+    pub(super) record: ConversationRecord,
+    /// Its members, once somebody needed them.
+    pub(super) members: Option<Arc<Members>>,
+    /// Whether `members` is other than what older generations and the cold tier say.
+    pub(super) members_changed: bool,
+    /// The members' slots, in the order of their ids; empty until the first fan-out, and after
+    /// each change of the members.
+    pub(super) fan_out: Vec<u32>,
+    /// The sequence of the first message of this generation, or that it would have.
+    pub(super) first: u64,
+    pub(super) messages: Vec<Message>,
+}
+
+/// One user in a generation.
+#[derive(Debug)]
+pub(super) struct UserEntry {
+    /// The hash that stands for the user's id.
+    pub(super) hash: u128,
+    pub(super) record: UserRecord,
+    /// Whether the running batch changed the record; its hash is then out of the digest.
+    pub(super) touched: bool,
+    /// Whether the running batch appended to the queue.
+    pub(super) grew: bool,
+    /// The sequence of the first reference of this generation, or that it would have.
+    pub(super) first: u64,
+    pub(super) spans: Vec<HotSpan>,
+    /// `None` for one that ended.
+    pub(super) memberships: BTreeMap<ConversationId, Option<MembershipRecord>>,
+    pub(super) devices: BTreeMap<DeviceId, DeviceRecord>,
+}
+
+/// [`Span`], with slots of its generation in the place of ids.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HotSpan {
+    first: u64,
+    content: HotContent,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum HotContent {
+    Messages { conversation: u32, first_seq: u64, count: u64 },
+    Member { conversation: u32, user: u32, change: MemberChange },
+}
+
+/// What an entry of a map takes besides its parts: hash, index, and room to grow.
+const MAP_ENTRY_BYTES: usize = 48;
+/// What a record that is stored by its id takes in a `BTreeMap`, with the id.
+const TREE_RECORD_BYTES: usize = 128;
+/// What a member of a conversation takes in memory, with its slot.
+pub(super) const MEMBER_BYTES: usize = 112;
+
+impl Generation {
+    /// An empty one for what comes after `state`.
+    pub(super) fn after(state: &State) -> Self {
+        Self { dedup_first: state.dedup_next, ..Self::default() }
+    }
+
+    /// Takes in a conversation's record, unchanged or new; returns its slot.
+    pub(super) fn insert_conversation(
+        &mut self,
+        id: ConversationId,
+        record: ConversationRecord,
+    ) -> usize {
+        self.bytes += size_of::<ConversationEntry>()
+            + MAP_ENTRY_BYTES
+            + 2 * id.as_str().len()
+            + record.name.as_ref().map_or(0, String::len);
+        let entry = ConversationEntry {
+            hash: digest::id(id.as_str()),
+            first: record.tail + 1,
+            record,
+            members: None,
+            members_changed: false,
+            fan_out: Vec::new(),
+            messages: Vec::new(),
+        };
+        self.conversations.insert_full(id, entry).0
+    }
+
+    /// Takes in a user's record, unchanged or new; returns its slot.
+    pub(super) fn insert_user(&mut self, id: UserId, record: UserRecord) -> usize {
+        self.bytes += size_of::<UserEntry>() + MAP_ENTRY_BYTES + 2 * id.as_str().len();
+        let entry = UserEntry {
+            hash: digest::id(id.as_str()),
+            record,
+            touched: false,
+            grew: false,
+            first: record.tail + 1,
+            spans: Vec::new(),
+            memberships: BTreeMap::new(),
+            devices: BTreeMap::new(),
+        };
+        self.users.insert_full(id, entry).0
+    }
+
+    /// Sets or ends a membership of a user who is here.
+    pub(super) fn set_membership(
+        &mut self,
+        user: usize,
+        conversation: &ConversationId,
+        record: Option<MembershipRecord>,
+    ) {
+        let memberships = &mut self.users[user].memberships;
+        if let Some(known) = memberships.get_mut(conversation) {
+            *known = record;
+        } else {
+            memberships.insert(conversation.clone(), record);
+            self.bytes += TREE_RECORD_BYTES + conversation.as_str().len();
+        }
+    }
+
+    /// Sets a device of a user who is here.
+    pub(super) fn set_device(&mut self, user: usize, device: &DeviceId, record: DeviceRecord) {
+        let devices = &mut self.users[user].devices;
+        if let Some(known) = devices.get_mut(device) {
+            *known = record;
+        } else {
+            devices.insert(device.clone(), record);
+            self.bytes += TREE_RECORD_BYTES + device.as_str().len();
+        }
+    }
+
+    /// Sets or removes a dedup record.
+    pub(super) fn set_dedup(&mut self, key: DedupKey, record: Option<DedupRecord>) {
+        let ids = key.sender.as_str().len() + key.client_id.as_str().len();
+        if self.dedup.insert(key, record).is_none() {
+            let each = size_of::<DedupKey>() + size_of::<DedupRecord>() + MAP_ENTRY_BYTES;
+            self.bytes += each + 2 * ids;
+        }
+    }
+
+    /// Appends to the dedup window's order.
+    pub(super) fn push_dedup_order(&mut self, entry: DedupOrder) {
+        let ids = entry.key.sender.as_str().len() + entry.key.client_id.as_str().len();
+        self.bytes += size_of::<DedupOrder>() + ids;
+        self.dedup_order.push(entry);
+    }
+
+    /// Appends a message to a conversation that is here.
+    pub(super) fn push_message(&mut self, conversation: usize, message: Message) {
+        self.bytes += size_of::<Message>()
+            + message.body.len()
+            + message.sender.as_str().len()
+            + message.client_id.as_str().len()
+            + message.content_type.as_ref().map_or(0, |text| text.len());
+        self.conversations[conversation].messages.push(message);
+    }
+
+    /// Appends a reference to a message to the queue of a user who is here.
+    pub(super) fn push_message_reference(&mut self, user: usize, conversation: usize, seq: u64) {
+        let entry = &mut self.users[user];
+        entry.record.tail += 1;
+        entry.grew = true;
+        if let Some(HotSpan { content: HotContent::Messages { conversation: last, first_seq, count }, .. }) =
+            entry.spans.last_mut()
+            && *last as usize == conversation
+            && *first_seq + *count == seq
+        {
+            *count += 1;
+            return;
+        }
+        let content =
+            HotContent::Messages { conversation: slot(conversation), first_seq: seq, count: 1 };
+        entry.spans.push(HotSpan { first: entry.record.tail, content });
+        self.bytes += size_of::<HotSpan>();
+    }
+
+    /// Appends a membership change to the queue of a user who is here.
+    pub(super) fn push_member_reference(
+        &mut self,
+        user: usize,
+        conversation: usize,
+        named: usize,
+        change: MemberChange,
+    ) {
+        let entry = &mut self.users[user];
+        entry.record.tail += 1;
+        entry.grew = true;
+        let content = HotContent::Member {
+            conversation: slot(conversation),
+            user: slot(named),
+            change,
+        };
+        entry.spans.push(HotSpan { first: entry.record.tail, content });
+        self.bytes += size_of::<HotSpan>();
+    }
+
+    /// The references of one user of this generation, with ids, as far as they are in `from..=to`.
+    pub(super) fn spans_of(&self, entry: &UserEntry, from: u64, to: u64, out: &mut Vec<Span>) {
+        let start = entry.spans.partition_point(|span| span.last() < from);
+        for span in entry.spans[start..].iter().take_while(|span| span.first <= to) {
+            out.extend(self.with_ids(span).clip(from, to));
+        }
+    }
+
+    fn with_ids(&self, span: &HotSpan) -> Span {
+        let conversation = |slot: u32| {
+            let known = self.conversations.get_index(slot as usize);
+            known.expect("a generation's spans name its own slots").0.clone()
+        };
+        let content = match span.content {
+            HotContent::Messages { conversation: slot, first_seq, count } => {
+                SpanContent::Messages { conversation: conversation(slot), first_seq, count }
+            }
+            HotContent::Member { conversation: slot, user, change } => {
+                let named = self.users.get_index(user as usize);
+                let user = named.expect("a generation's spans name its own slots").0.clone();
+                SpanContent::Member { conversation: conversation(slot), user, change }
+            }
+        };
+        Span { first: span.first, content }
+    }
+}
+
+impl HotSpan {
+    fn last(&self) -> u64 {
+        match self.content {
+            HotContent::Messages { count, .. } => self.first + (count - 1),
+            HotContent::Member { .. } => self.first,
+        }
+    }
+}
+
+impl ConversationEntry {
+    /// Its messages with sequences in `from..=to`.
+    fn between(&self, from: u64, to: u64) -> &[Message] {
+        let start = self.messages.partition_point(|message| message.seq < from);
+        let end = self.messages.partition_point(|message| message.seq <= to);
+        self.messages.get(start..end).unwrap_or_default()
+    }
+}
+
+/// Slots fit 32 bits: a generation's memory is bounded far below that many entries.
+pub(super) fn slot(place: usize) -> u32 {
+    u32::try_from(place).expect("a generation has fewer than 2^32 entries")
+}

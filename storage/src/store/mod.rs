@@ -1,0 +1,429 @@
+//! The store: hot tier, `apply`, queries, checkpoints and snapshots behind one handle.
+//!
+//! [`Store`] is the whole state of one shard. Log entries change it, one after the other, through
+//! [`Store::apply`]; everything else reads it or moves it between the tiers:
+//!
+//! ```text
+//! apply ──▶ active ──freeze──▶ frozen ──checkpoint──▶ cold tier ──export──▶ snapshot file
+//!             │                  │                      │  ◀────import─────
+//!             └────────── queries: newest first ────────┘
+//! ```
+//!
+//! In reading order: `types` (what goes in and out), `keys` and `records` (what is stored),
+//! `runs` (how queues are packed), `dedup`, `digest`, `hot` (the generations), `lookup`, `tx` and
+//! `writer` (how handlers read and change), `apply` (the handlers), `checkpoint`, `query`,
+//! `recount`.
+//!
+//! Promised: equal logs give equal states, whatever the times of checkpoints, restarts and snapshot
+//! installs; [`Store::digest`] is the witness. A refused command changes nothing. A [`Fault`] stops
+//! the store for good: what is in memory is no longer trusted, and the log and the last checkpoint
+//! have everything.
+//!
+//! # Locks
+//!
+//! Taken in this order: `maintenance` (who checkpoints, exports or installs), `applier` (one batch,
+//! or a swap of generations), `gate` (queries against an install), `hot` (short steps). Queries
+//! take only the last two and never wait for I/O that is not their own.
+
+mod types;
+mod keys;
+mod records;
+mod runs;
+mod dedup;
+mod digest;
+mod hot;
+mod lookup;
+mod tx;
+mod writer;
+mod apply;
+mod checkpoint;
+mod query;
+mod recount;
+mod health;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
+pub use self::types::{
+    Applied, AppliedState, ConversationSummary, Counts, Digest, HistoryPage, HistoryRange, Payload,
+    QueueBounds, QueuePage, SnapshotFile, StoreOptions, TierStats,
+};
+use self::health::Health;
+use self::hot::{Generation, Hot};
+use self::lookup::Lookup;
+use self::query::Reader;
+use self::query::messages::SegmentCache;
+use self::records::State;
+use self::tx::{Ledger, Tx};
+use crate::Fault;
+use crate::cold::Cold;
+use crate::engine::Engine;
+use crate::fs::Disk;
+use crate::model::{
+    ConversationId, ConversationRecord, DeviceId, DeviceRecord, LogPosition, Members, UserId,
+};
+
+/// The store of one shard. Shared behind an `Arc`; one caller of [`Store::apply`] at a time.
+#[derive(Debug)]
+pub struct Store {
+    options: StoreOptions,
+    cold: Cold,
+    health: Health,
+    /// Held by whoever moves state between the tiers; knows the newest checkpoint.
+    maintenance: Mutex<()>,
+    /// The newest checkpoint's state.
+    checkpointed: RwLock<State>,
+    /// Held during a batch, and while generations are swapped.
+    applier: Mutex<Ledger>,
+    /// A checkpoint ended, or the store stopped. Goes with `applier`.
+    room: Condvar,
+    /// The active generation passed half the bound, or the store stopped. Goes with `applier`.
+    pressure: Condvar,
+    /// Held shared by queries, and exclusively while a snapshot replaces everything.
+    gate: RwLock<()>,
+    hot: RwLock<Hot>,
+    segments: Mutex<SegmentCache>,
+}
+
+impl Store {
+    /// Opens the store and recovers the newest checkpoint: finishes a checkpoint or a snapshot
+    /// install that a crash interrupted. What came after is the log's to apply again.
+    ///
+    /// # Errors
+    /// Any [`Fault`] of reading what is there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        engine: Arc<dyn Engine>,
+        options: StoreOptions,
+    ) -> Result<Self, Fault> {
+        let (cold, meta) = Cold::open(disk, dir, engine, options.shard)?;
+        let state = meta.map_or_else(|| Ok(State::default()), |meta| State::decode(&meta))?;
+        Ok(Self {
+            options,
+            cold,
+            health: Health::default(),
+            maintenance: Mutex::default(),
+            checkpointed: RwLock::new(state.clone()),
+            applier: Mutex::new(Ledger { state: state.clone(), ..Ledger::default() }),
+            room: Condvar::new(),
+            pressure: Condvar::new(),
+            gate: RwLock::default(),
+            hot: RwLock::new(Hot::over(state)),
+            segments: Mutex::default(),
+        })
+    }
+
+    /// Applies one entry. Positions must ascend by one index, from 0.
+    ///
+    /// Waits while the dirty state is over its bound.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier or an entry that does not decode or follow; [`Fault::Stopped`]
+    /// after any of them, and after [`Store::stop`].
+    pub fn apply(&self, position: LogPosition, payload: Payload<'_>) -> Result<Applied, Fault> {
+        self.health.check_serving()?;
+        let mut ledger = self.applier.lock();
+        self.wait_for_room(&mut ledger)?;
+        let hot = self.hot.upgradable_read();
+        let shard = self.options.shard;
+        let mut tx = Tx { hot, cold: &self.cold, ledger: &mut ledger, shard };
+        let applied = apply::entry(&mut tx, position, payload)
+            .inspect_err(|fault| self.fail_applying(fault))?;
+        if tx.hot.active.bytes > self.options.dirty_bytes / 2 {
+            self.pressure.notify_all();
+        }
+        Ok(applied)
+    }
+
+    /// Stops the store at a fault in the middle of a batch, before `applier` is let go of: no
+    /// checkpoint may take the batch's first half.
+    fn fail_applying(&self, fault: &Fault) {
+        self.health.fail(fault);
+        self.room.notify_all();
+        self.pressure.notify_all();
+    }
+
+    /// Waits until dirty state is under its bound. A batch may pass the bound by its own size.
+    fn wait_for_room(&self, ledger: &mut MutexGuard<'_, Ledger>) -> Result<(), Fault> {
+        while self.hot.read().dirty_bytes() > self.options.dirty_bytes {
+            if self.options.inline_checkpoints {
+                MutexGuard::unlocked(ledger, || self.checkpoint())?;
+            } else {
+                self.room.wait(ledger);
+            }
+            self.health.check_serving()?;
+        }
+        Ok(())
+    }
+
+    /// What was applied last.
+    pub fn applied_state(&self) -> AppliedState {
+        self.hot.read().state.applied_state()
+    }
+
+    /// The state of the newest checkpoint.
+    pub fn checkpoint_state(&self) -> AppliedState {
+        self.checkpointed.read().applied_state()
+    }
+
+    /// Writes everything applied so far to the cold tier; returns its state. Blocks, but applies
+    /// and queries go on.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier, which also stops the store.
+    pub fn checkpoint(&self) -> Result<AppliedState, Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| self.write_checkpoint()).map(|state| state.applied_state())
+    }
+
+    /// For whoever holds `maintenance`.
+    fn write_checkpoint(&self) -> Result<State, Fault> {
+        let state = {
+            let ledger = self.applier.lock();
+            self.health.check()?;
+            let unchanged = ledger.state.applied == self.checkpointed.read().applied;
+            if unchanged && self.cold.meta().is_some() {
+                return Ok(ledger.state.clone());
+            }
+            let hot = &mut *self.hot.write();
+            let active = std::mem::replace(&mut hot.active, Generation::after(&ledger.state));
+            hot.frozen = Some(Arc::new(active));
+            ledger.state.clone()
+        };
+        let frozen = self.hot.read().frozen.clone().expect("frozen above, by this thread");
+        let changes = checkpoint::pack(&self.cold, &frozen, &state)?;
+        self.cold.checkpoint(&state.encode(), changes)?;
+        let released = {
+            let _between_batches = self.applier.lock();
+            *self.checkpointed.write() = state.clone();
+            let hot = &mut *self.hot.write();
+            self.room.notify_all();
+            std::mem::replace(&mut hot.warm, hot.frozen.take())
+        };
+        // Freeing a whole generation takes a while; nobody waits for it.
+        drop(released);
+        Ok(state)
+    }
+
+    /// Blocks until dirty state passes half its bound (`true`) or [`Store::stop`] is called or the
+    /// store stopped at a fault (`false`).
+    pub fn wait_for_pressure(&self) -> bool {
+        let mut ledger = self.applier.lock();
+        loop {
+            if self.health.check_serving().is_err() {
+                return false;
+            }
+            if self.hot.read().active.bytes > self.options.dirty_bytes / 2 {
+                return true;
+            }
+            self.pressure.wait(&mut ledger);
+        }
+    }
+
+    /// Wakes waiters; later applies fail with [`Fault::Stopped`]. Queries and checkpoints go on.
+    pub fn stop(&self) {
+        self.health.stop();
+        self.wake_waiters();
+    }
+
+    fn wake_waiters(&self) {
+        // Whoever is about to wait holds this lock until it waits, so that none is missed.
+        let _between_batches = self.applier.lock();
+        self.room.notify_all();
+        self.pressure.notify_all();
+    }
+
+    /// Writes the cold tier, as of the newest checkpoint, into a snapshot file (reused while no
+    /// newer checkpoint exists). Checkpoints wait meanwhile. Without any checkpoint yet, makes one.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier, which also stops the store.
+    pub fn export_snapshot(&self) -> Result<SnapshotFile, Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| {
+            if self.cold.meta().is_none() {
+                self.write_checkpoint()?;
+            }
+            let file = self.cold.export()?;
+            let state = State::decode(&file.meta)?.applied_state();
+            Ok(SnapshotFile { path: file.path, len: file.len, state })
+        })
+    }
+
+    /// Path for a snapshot file that is being received; [`Store::import_snapshot`] takes it.
+    pub fn incoming_snapshot_path(&self) -> PathBuf {
+        self.cold.incoming_path()
+    }
+
+    /// Checks a received snapshot file whole, then replaces the state by it. A crash at any point
+    /// leaves either the old state or, after recovery, the new one.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] for a file that is not a whole snapshot, any other [`Fault`] of the cold
+    /// tier; both stop the store.
+    pub fn import_snapshot(&self, path: &Path) -> Result<AppliedState, Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| {
+            let mut ledger = self.applier.lock();
+            let _alone = self.gate.write();
+            let state = State::decode(&self.cold.import(path)?)?;
+            *ledger = Ledger { state: state.clone(), ..Ledger::default() };
+            *self.checkpointed.write() = state.clone();
+            *self.hot.write() = Hot::over(state.clone());
+            self.segments.lock().clear();
+            self.room.notify_all();
+            Ok(state.applied_state())
+        })
+    }
+
+    /// The digest of the state, and the position it belongs to.
+    pub fn digest(&self) -> (Option<LogPosition>, Digest) {
+        let hot = self.hot.read();
+        (hot.state.applied, hot.state.digest_with(hot.state.digest))
+    }
+
+    /// Recomputes digest and counts by reading everything; checkpoints first. For checks, slow.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] for a state that contradicts itself; any [`Fault`] of the cold tier.
+    pub fn recount(&self) -> Result<(Option<LogPosition>, Digest, Counts), Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| {
+            let state = self.write_checkpoint()?;
+            let (sum, counts) = recount::recount(&self.cold, &state)?;
+            Ok((state.applied, state.digest_with(sum), counts.into()))
+        })
+    }
+
+    /// How much the store holds; kept up to date by apply.
+    pub fn counts(&self) -> Counts {
+        self.hot.read().state.counts.into()
+    }
+
+    /// Where the tiers stand.
+    pub fn tier_stats(&self) -> TierStats {
+        let (dirty_bytes, warm_bytes) = {
+            let hot = self.hot.read();
+            (hot.dirty_bytes(), hot.warm.as_ref().map_or(0, |warm| warm.bytes))
+        };
+        TierStats {
+            dirty_bytes,
+            warm_bytes,
+            checkpoint: self.checkpointed.read().applied,
+            cold_bytes: self.cold.disk_bytes().unwrap_or_default(),
+        }
+    }
+
+    /// The time of the newest applied command, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.hot.read().state.now_ms
+    }
+
+    /// The ends of a user's queue; an unknown user's queue is empty.
+    ///
+    /// # Errors
+    /// Like all queries: a [`Fault`] of the cold tier, which also stops the store.
+    pub fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, Fault> {
+        self.query(|reader| reader.bounds(user))
+    }
+
+    /// The items above `after`, at most `limit` (≤ [`MAX_PAGE`](crate::limits::MAX_PAGE)). Messages
+    /// whose lifetime ended by `now_ms`, and those of deleted conversations, read as
+    /// [`ItemContent::Expired`](crate::model::ItemContent::Expired).
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn queue_page(
+        &self,
+        user: &UserId,
+        after: u64,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<QueuePage, Fault> {
+        self.query(|reader| reader.queue_page(user, after, limit, now_ms))
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceRecord>, Fault> {
+        self.query(|reader| reader.device(user, device))
+    }
+
+    /// All devices of a user, in the order of their ids.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn devices(&self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRecord)>, Fault> {
+        self.query(|reader| reader.devices(user))
+    }
+
+    /// A conversation; `None` if there is none or it was deleted.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
+        self.query(|reader| Ok(reader.conversation(id)?.filter(|record| !record.deleted)))
+    }
+
+    /// A conversation's members; empty if there is none.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn members(&self, id: &ConversationId) -> Result<Arc<Members>, Fault> {
+        self.query(|reader| reader.members(id))
+    }
+
+    /// A page of a conversation's messages, `limit` ≤ [`MAX_PAGE`](crate::limits::MAX_PAGE).
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn history(
+        &self,
+        id: &ConversationId,
+        range: HistoryRange,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<HistoryPage, Fault> {
+        self.query(|reader| reader.history(id, range, limit, now_ms))
+    }
+
+    /// A user's conversations above `after` in the order of their ids, and whether there are more.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn conversations(
+        &self,
+        user: &UserId,
+        after: Option<&ConversationId>,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<(Vec<ConversationSummary>, bool), Fault> {
+        self.query(|reader| reader.conversations(user, after, limit, now_ms))
+    }
+
+    fn query<T>(&self, ask: impl FnOnce(&Reader<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.guard(|| {
+            ask(&Reader {
+                _gate: self.gate.read(),
+                hot: &self.hot,
+                cold: &self.cold,
+                segments: &self.segments,
+            })
+        })
+    }
+
+    /// Runs what may fault: not after a fault, and the first one stops the store. The caller holds
+    /// no lock but `maintenance`, and `work` has let go of its own when it returns.
+    fn guard<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        self.health.check()?;
+        work().inspect_err(|fault| {
+            self.health.fail(fault);
+            self.wake_waiters();
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Queries: concurrent with `apply` and with checkpoints.
+//!
+//! A query looks at the hot tier in short steps and reads the cold tier in between without holding
+//! it. That is sound because what has a sequence never changes: a part read a moment later is the
+//! same part. What a query sees of records is each at least as new as when the query began.
+//!
+//! Only a snapshot install replaces everything at once; it waits for the queries under way, and
+//! holds back new ones ([`Reader`] is the proof of that).
+
+pub(super) mod history;
+pub(super) mod lists;
+pub(super) mod messages;
+pub(super) mod queue;
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+use self::messages::SegmentCache;
+use super::hot::Hot;
+use super::lookup::Lookup;
+use crate::cold::Cold;
+
+/// One query's way to the state, which no snapshot install replaces meanwhile.
+pub(super) struct Reader<'a> {
+    pub(super) _gate: RwLockReadGuard<'a, ()>,
+    pub(super) hot: &'a RwLock<Hot>,
+    pub(super) cold: &'a Cold,
+    pub(super) segments: &'a Mutex<SegmentCache>,
+}
+
+impl Lookup for Reader<'_> {
+    fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
+        look(&self.hot.read())
+    }
+
+    fn cold(&self) -> &Cold {
+        self.cold
+    }
+}

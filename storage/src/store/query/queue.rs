@@ -1,0 +1,155 @@
+//! Pages of a queue.
+
+use std::collections::BTreeMap;
+
+use super::Reader;
+use crate::Fault;
+use crate::limits::MAX_PAGE;
+use crate::model::{ConversationId, Item, ItemContent, Message, UserId, UserRecord};
+use crate::store::lookup::Lookup;
+use crate::store::runs::{self, Span, SpanContent};
+use crate::store::{QueueBounds, QueuePage, keys};
+
+impl Reader<'_> {
+    /// The ends of a queue.
+    pub(in crate::store) fn bounds(&self, user: &UserId) -> Result<QueueBounds, Fault> {
+        Ok(bounds(self.user(user)?))
+    }
+
+    /// The items above `after`.
+    pub(in crate::store) fn queue_page(
+        &self,
+        user: &UserId,
+        after: u64,
+        limit: usize,
+        now_ms: u64,
+    ) -> Result<QueuePage, Fault> {
+        let bounds = self.bounds(user)?;
+        let from = after.saturating_add(1).max(bounds.head);
+        let to = bounds.tail.min(after.max(bounds.head - 1).saturating_add(page(limit)));
+        if from > to {
+            let more = limit == 0 && from <= bounds.tail;
+            return Ok(QueuePage { items: Vec::new(), bounds, more });
+        }
+        let spans = self.spans(user, from, to)?;
+        let items = self.resolve(&spans, now_ms)?;
+        Ok(QueuePage { items, bounds, more: to < bounds.tail })
+    }
+
+    /// The references in `from..=to`, all of which the queue must have.
+    fn spans(&self, user: &UserId, from: u64, to: u64) -> Result<Vec<Span>, Fault> {
+        let (hot, complete_from) = self.in_hot(|hot| hot.spans(user, from, to));
+        let mut spans = Vec::new();
+        if complete_from > from {
+            self.stored_spans(user, from, to.min(complete_from - 1), &mut spans)?;
+        }
+        spans.extend(hot);
+        let mut next = from;
+        for span in &spans {
+            if span.first != next {
+                return Err(gap(user, next));
+            }
+            next = span.last() + 1;
+        }
+        if next == to + 1 { Ok(spans) } else { Err(gap(user, next)) }
+    }
+
+    fn stored_spans(
+        &self,
+        user: &UserId,
+        from: u64,
+        to: u64,
+        out: &mut Vec<Span>,
+    ) -> Result<(), Fault> {
+        let mut next = from;
+        while next <= to {
+            let (start, end) = (keys::queue(user, 0), keys::queue(user, next + 1));
+            let (key, bytes) =
+                self.cold.scan_back(&start, &end, 1)?.pop().ok_or_else(|| gap(user, next))?;
+            let mut parts = keys::Parts::of(&key)?;
+            parts.id::<UserId>()?;
+            let segment = runs::decode(parts.last_number()?, &bytes)?;
+            out.extend(segment.iter().filter_map(|span| span.clip(next, to)));
+            let last = segment.last().map_or(0, Span::last);
+            if last < next {
+                return Err(gap(user, next));
+            }
+            next = last + 1;
+        }
+        Ok(())
+    }
+
+    /// Turns references into items, one read for each run of messages.
+    fn resolve(&self, spans: &[Span], now_ms: u64) -> Result<Vec<Item>, Fault> {
+        let mut items = Vec::new();
+        let mut gone = BTreeMap::new();
+        for span in spans {
+            match &span.content {
+                SpanContent::Messages { conversation, first_seq, count } => {
+                    if self.is_gone(conversation, &mut gone)? {
+                        let expired = |seq| Item { seq, content: ItemContent::Expired };
+                        items.extend((span.first..=span.last()).map(expired));
+                        continue;
+                    }
+                    let last_seq = first_seq + (count - 1);
+                    let messages = self.messages(conversation, *first_seq, last_seq)?;
+                    items.extend(
+                        (span.first..).zip(messages).map(|(seq, message)| Item {
+                            seq,
+                            content: content(conversation, message, now_ms),
+                        }),
+                    );
+                }
+                SpanContent::Member { conversation, user, change } => {
+                    let (conversation, user) = (conversation.clone(), user.clone());
+                    let content = ItemContent::Member { conversation, user, change: *change };
+                    items.push(Item { seq: span.first, content });
+                }
+            }
+        }
+        Ok(items)
+    }
+
+    /// Whether a conversation was deleted; each is looked up once for a page.
+    fn is_gone<'a>(
+        &self,
+        id: &'a ConversationId,
+        known: &mut BTreeMap<&'a ConversationId, bool>,
+    ) -> Result<bool, Fault> {
+        if let Some(gone) = known.get(id) {
+            return Ok(*gone);
+        }
+        let gone = self.conversation(id)?.is_none_or(|record| record.deleted);
+        known.insert(id, gone);
+        Ok(gone)
+    }
+}
+
+fn content(conversation: &ConversationId, message: Message, now_ms: u64) -> ItemContent {
+    if is_shown(&message, now_ms) {
+        ItemContent::Message { conversation: conversation.clone(), message }
+    } else {
+        ItemContent::Expired
+    }
+}
+
+/// Whether a message's lifetime goes on.
+pub(super) fn is_shown(message: &Message, now_ms: u64) -> bool {
+    message.expires_at_ms.is_none_or(|expires_at_ms| now_ms < expires_at_ms)
+}
+
+/// How many items a page takes.
+pub(super) fn page(limit: usize) -> u64 {
+    limit.min(MAX_PAGE) as u64
+}
+
+fn bounds(record: Option<UserRecord>) -> QueueBounds {
+    record.map_or(QueueBounds { head: 1, tail: 0 }, |UserRecord { head, tail, .. }| QueueBounds {
+        head,
+        tail,
+    })
+}
+
+fn gap(user: &UserId, seq: u64) -> Fault {
+    Fault::corrupt(format!("the queue of {user} has a gap at {seq}"))
+}

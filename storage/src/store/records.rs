@@ -1,0 +1,112 @@
+//! What the cold tier's values are, and how they are read back.
+//!
+//! Values go through the codec and carry its version byte. The records of [`model`](crate::model)
+//! are stored as they are; this file adds the segments' and the checkpoint's own types.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::AppliedState;
+use super::dedup::DedupOrder;
+use super::digest::{self, SetDigest};
+use super::{Counts, Digest};
+use crate::limits::{
+    MAX_DEDUP_SEGMENT_BYTES, MAX_MESSAGE_SEGMENT_BYTES, MAX_RECORD_BYTES,
+};
+use crate::model::{LogPosition, Message};
+use crate::{Fault, codec};
+
+/// What the store knows besides its records: the value that a checkpoint carries as its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The newest applied entry.
+    pub(super) applied: Option<LogPosition>,
+    /// The membership's bytes, with the position of its entry.
+    pub(super) membership: Option<(LogPosition, Vec<u8>)>,
+    /// The store's time, in milliseconds since the Unix epoch.
+    pub(super) now_ms: u64,
+    /// How many conversation ids were assigned.
+    pub(super) assigned: u64,
+    /// The oldest number of the dedup window's order that is still there.
+    pub(super) dedup_head: u64,
+    /// The number that the next dedup record gets.
+    pub(super) dedup_next: u64,
+    /// The sum over all records.
+    pub(super) digest: SetDigest,
+    /// How many records there are.
+    pub(super) counts: StoredCounts,
+}
+
+/// [`Counts`], as a checkpoint stores them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredCounts {
+    pub(super) users: u64,
+    pub(super) conversations: u64,
+    pub(super) messages: u64,
+    pub(super) references: u64,
+    pub(super) devices: u64,
+    pub(super) dedup: u64,
+}
+
+impl From<StoredCounts> for Counts {
+    fn from(counts: StoredCounts) -> Self {
+        let StoredCounts { users, conversations, messages, references, devices, dedup } = counts;
+        Self { users, conversations, messages, references, devices, dedup }
+    }
+}
+
+impl State {
+    /// The part that callers see.
+    pub(super) fn applied_state(&self) -> AppliedState {
+        AppliedState { applied: self.applied, membership: self.membership.clone() }
+    }
+
+    /// The digest that goes with a sum over all records.
+    pub(super) fn digest_with(&self, records: SetDigest) -> Digest {
+        let applied = self.applied.map_or(0, |position| position.index + 1);
+        let globals = digest::globals(&[
+            applied,
+            self.now_ms,
+            self.assigned,
+            self.dedup_head,
+            self.dedup_next,
+        ]);
+        let mut sum = records;
+        sum.add(globals);
+        Digest(sum.0)
+    }
+
+    /// The bytes that a checkpoint carries.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads what a checkpoint carries.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+        codec::decode("the checkpoint's state", bytes, MAX_RECORD_BYTES)
+    }
+}
+
+/// Reads a record; `what` names it in errors.
+pub(super) fn record<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
+    codec::decode(what, bytes, MAX_RECORD_BYTES)
+}
+
+/// Reads the segment of messages that starts at `first`.
+///
+/// # Errors
+/// [`Fault::Corrupt`] unless it has at least one message and their sequences follow each other.
+pub(super) fn messages(first: u64, bytes: &[u8]) -> Result<Vec<Message>, Fault> {
+    let messages: Vec<Message> =
+        codec::decode("a message segment", bytes, MAX_MESSAGE_SEGMENT_BYTES)?;
+    let follow = messages.iter().zip(first..).all(|(message, seq)| message.seq == seq);
+    if messages.is_empty() || !follow {
+        return Err(Fault::corrupt("a message segment's sequences do not follow each other"));
+    }
+    Ok(messages)
+}
+
+/// Reads a segment of the dedup window's order.
+pub(super) fn dedup_order(bytes: &[u8]) -> Result<Vec<DedupOrder>, Fault> {
+    codec::decode("a segment of the dedup order", bytes, MAX_DEDUP_SEGMENT_BYTES)
+}

@@ -1,0 +1,291 @@
+//! What a command's handler works with: reads that may go to the cold tier, and writes that can't
+//! fail.
+//!
+//! A handler first reads and decides through [`Tx`], where everything that can fail or be refused
+//! happens, then changes the state through a [`Writer`], where nothing can. So a refused command
+//! has changed nothing, and a command is in place as a whole or not at all. Reads leave readers
+//! alone, also while they wait for the cold tier; only the short writes exclude them.
+//!
+//! Copying an unchanged record into the active generation ([`Tx::user_slot`] and its like) is no
+//! change of the state: the digest does not see it, and a checkpoint stores the same value again.
+
+use std::sync::Arc;
+
+use parking_lot::RwLockUpgradableReadGuard;
+
+use super::dedup::{self, DedupKey, DedupKeyRef, DedupOrder, DedupRecord, Fingerprint};
+use super::hot::{Hot, MEMBER_BYTES, slot};
+use super::keys;
+use super::lookup::Lookup;
+use super::records::{self, State};
+use super::writer::Writer;
+use crate::Fault;
+use crate::cold::Cold;
+use crate::command::{Attempt, Effect, Rejection, Reply};
+use crate::limits::DEDUP_EXPIRE_PER_COMMAND;
+use crate::model::{
+    ConversationId, ConversationKind, ConversationRecord, Members, MembershipRecord, Retention,
+    ShardId, UserId,
+};
+
+/// Why a handler ends without a reply.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The command is refused, on every node alike.
+    Rejected(Rejection),
+    /// This node can't go on.
+    Fault(Fault),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What the apply path keeps between and during batches.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The state as the running batch has it so far.
+    pub(super) state: State,
+    /// Slots of the users whose records the running batch changed.
+    pub(super) touched: Vec<u32>,
+    /// The running batch's effects on cursors.
+    pub(super) moved: Vec<Effect>,
+    /// The stored segment of the dedup order that holds its head, with its first number.
+    pub(super) expiring: Option<(u64, Vec<DedupOrder>)>,
+}
+
+/// What a handler has to know of a conversation before it does anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) kind: ConversationKind,
+    pub(super) retention: Retention,
+    pub(super) deleted: bool,
+    pub(super) tail: u64,
+}
+
+impl From<&ConversationRecord> for Head {
+    fn from(record: &ConversationRecord) -> Self {
+        let ConversationRecord { kind, retention, deleted, tail, .. } = *record;
+        Self { kind, retention, deleted, tail }
+    }
+}
+
+/// A request that the dedup window lets pass: what to remember once it has an outcome.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) key: DedupKey,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) attempt: Attempt,
+    /// An expired record under the same key.
+    pub(super) replaced: Option<DedupRecord>,
+}
+
+/// What the dedup window says of a request.
+pub(super) enum Admission {
+    /// It was accepted before: this is its reply.
+    Before(Reply),
+    /// It is new.
+    New(Ticket),
+}
+
+/// One batch's way to the state.
+pub(super) struct Tx<'a> {
+    pub(super) hot: RwLockUpgradableReadGuard<'a, Hot>,
+    pub(super) cold: &'a Cold,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) shard: ShardId,
+}
+
+impl Lookup for Tx<'_> {
+    fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
+        look(&self.hot)
+    }
+
+    fn cold(&self) -> &Cold {
+        self.cold
+    }
+}
+
+impl Tx<'_> {
+    /// The time of the running batch, in milliseconds since the Unix epoch.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.ledger.state.now_ms
+    }
+
+    /// Changes the state; readers wait.
+    pub(super) fn write<T>(&mut self, change: impl FnOnce(&mut Writer<'_>) -> T) -> T {
+        let ledger = &mut *self.ledger;
+        RwLockUpgradableReadGuard::with_upgraded(&mut self.hot, |hot| {
+            change(&mut Writer { active: &mut hot.active, ledger })
+        })
+    }
+
+    /// Ends the batch: readers see its state as applied.
+    pub(super) fn publish(&mut self) -> Vec<Effect> {
+        let effects = self.write(Writer::settle);
+        let state = self.ledger.state.clone();
+        RwLockUpgradableReadGuard::with_upgraded(&mut self.hot, |hot| hot.state = state);
+        effects
+    }
+
+    /// A conversation, also a deleted one.
+    pub(super) fn head(&self, id: &ConversationId) -> Result<Option<Head>, Fault> {
+        let known = self.hot.find(|tier| Some(Head::from(&tier.conversations.get(id)?.record)));
+        if known.is_some() {
+            return Ok(known);
+        }
+        Ok(self.conversation(id)?.as_ref().map(Head::from))
+    }
+
+    /// A conversation that is there and not deleted.
+    pub(super) fn live(&self, id: &ConversationId) -> Result<Head, Refusal> {
+        match self.head(id)? {
+            Some(head) if !head.deleted => Ok(head),
+            _ => Err(Rejection::NotFound("conversation".to_owned()).into()),
+        }
+    }
+
+    /// A user's membership, without which the user gets nowhere.
+    pub(super) fn require_membership(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+    ) -> Result<MembershipRecord, Refusal> {
+        Ok(self.membership(user, conversation)?.ok_or(Rejection::NotAMember)?)
+    }
+
+    /// The slot of a conversation that is there.
+    pub(super) fn conversation_slot(&mut self, id: &ConversationId) -> Result<usize, Fault> {
+        if let Some(place) = self.hot.active.conversations.get_index_of(id) {
+            return Ok(place);
+        }
+        let missing = || Fault::corrupt(format!("conversation {id} has no record"));
+        let record = self.conversation(id)?.ok_or_else(missing)?;
+        Ok(self.write(|to| to.active.insert_conversation(id.clone(), record)))
+    }
+
+    /// The slot of a user, who exists from now on. Only for commands that are accepted.
+    pub(super) fn user_slot(&mut self, id: &UserId) -> Result<usize, Fault> {
+        if let Some(place) = self.hot.active.users.get_index_of(id) {
+            return Ok(place);
+        }
+        let record = self.user(id)?;
+        Ok(self.write(|to| match record {
+            Some(record) => to.active.insert_user(id.clone(), record),
+            None => to.create_user(id),
+        }))
+    }
+
+    /// Makes a membership, if there is one, part of the active generation.
+    pub(super) fn load_membership(
+        &mut self,
+        user: &UserId,
+        conversation: &ConversationId,
+    ) -> Result<usize, Fault> {
+        let place = self.user_slot(user)?;
+        if !self.hot.active.users[place].memberships.contains_key(conversation) {
+            let record = self.membership(user, conversation)?;
+            self.write(|to| to.active.set_membership(place, conversation, record));
+        }
+        Ok(place)
+    }
+
+    /// Makes a conversation's members, and their queues, part of the active generation.
+    pub(super) fn load_members(&mut self, conversation: usize) -> Result<Arc<Members>, Fault> {
+        let (id, entry) = self
+            .hot
+            .active
+            .conversations
+            .get_index(conversation)
+            .expect("a slot is of the active generation");
+        if let Some(members) = &entry.members
+            && entry.fan_out.len() == members.len()
+        {
+            return Ok(Arc::clone(members));
+        }
+        let members = match &entry.members {
+            Some(members) => Arc::clone(members),
+            None => self.members(&id.clone())?,
+        };
+        let mut fan_out = Vec::with_capacity(members.len());
+        for member in members.keys() {
+            fan_out.push(slot(self.user_slot(member)?));
+        }
+        self.write(|to| {
+            let entry = &mut to.active.conversations[conversation];
+            if entry.members.is_none() {
+                entry.members = Some(Arc::clone(&members));
+                to.active.bytes += members.len() * MEMBER_BYTES;
+            }
+            to.active.conversations[conversation].fan_out = fan_out;
+        });
+        Ok(members)
+    }
+
+    /// Asks the dedup window about a request.
+    pub(super) fn admit(
+        &self,
+        key: DedupKeyRef<'_>,
+        fingerprint: Fingerprint,
+        attempt: Attempt,
+    ) -> Result<Admission, Refusal> {
+        let known = self.dedup(key)?;
+        match known {
+            Some(record) if !dedup::expired(record.at_ms, self.now_ms()) => {
+                Ok(Admission::Before(record.answer(&fingerprint, attempt)?))
+            }
+            replaced => {
+                let key = key.to_key();
+                Ok(Admission::New(Ticket { key, fingerprint, attempt, replaced }))
+            }
+        }
+    }
+
+    /// Removes a few of the dedup records that have left the window.
+    pub(super) fn expire_dedup(&mut self) -> Result<(), Fault> {
+        for _ in 0..DEDUP_EXPIRE_PER_COMMAND {
+            let State { dedup_head: head, dedup_next, now_ms, .. } = self.ledger.state;
+            if head == dedup_next {
+                break;
+            }
+            let entry = self.dedup_order(head)?;
+            if !dedup::expired(entry.at_ms, now_ms) {
+                break;
+            }
+            let key = DedupKeyRef { sender: &entry.key.sender, client_id: &entry.key.client_id };
+            let record = self.dedup(key)?.filter(|record| record.number == head);
+            self.write(|to| to.expire_dedup(head, &entry, record.as_ref()));
+        }
+        Ok(())
+    }
+
+    fn dedup_order(&mut self, number: u64) -> Result<DedupOrder, Fault> {
+        let in_run = |first: u64, run: &[DedupOrder]| {
+            let place = usize::try_from(number.checked_sub(first)?).ok()?;
+            run.get(place).cloned()
+        };
+        if let Some(entry) = self.hot.find(|tier| in_run(tier.dedup_first, &tier.dedup_order)) {
+            return Ok(entry);
+        }
+        let expiring = self.ledger.expiring.as_ref();
+        if let Some(entry) = expiring.and_then(|(first, run)| in_run(*first, run)) {
+            return Ok(entry);
+        }
+        let missing = || Fault::corrupt(format!("the dedup order has no number {number}"));
+        let (start, end) = (keys::dedup_order(0), keys::dedup_order(number + 1));
+        let (key, bytes) = self.cold.scan_back(&start, &end, 1)?.pop().ok_or_else(missing)?;
+        let first = keys::Parts::of(&key)?.last_number()?;
+        let run = records::dedup_order(&bytes)?;
+        let entry = in_run(first, &run).ok_or_else(missing)?;
+        self.ledger.expiring = Some((first, run));
+        Ok(entry)
+    }
+}

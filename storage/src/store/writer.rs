@@ -1,0 +1,299 @@
+//! Changes of the state: each keeps digest, counts and generation together, and none can fail.
+//!
+//! Everything that a method touches was loaded into the active generation before
+//! ([`Tx`](super::tx::Tx) does that); a method that gets a slot trusts it.
+
+use std::sync::Arc;
+
+use super::dedup::{DedupKeyRef, DedupOrder, DedupOutcome, DedupRecord};
+use super::digest;
+use super::hot::{Generation, MEMBER_BYTES};
+use super::tx::{Ledger, Ticket};
+use crate::command::Effect;
+use crate::model::{
+    ConversationId, ConversationRecord, DeviceId, DeviceRecord, Member, MemberChange, Members,
+    MembershipRecord, Message, Role, UserId, UserRecord,
+};
+
+/// Changes the active generation and the ledger as one.
+pub(super) struct Writer<'a> {
+    pub(super) active: &'a mut Generation,
+    pub(super) ledger: &'a mut Ledger,
+}
+
+/// A user who joins, leaves or gets other rights: id and slot.
+pub(super) type Named<'a> = (&'a UserId, usize);
+
+impl Writer<'_> {
+    /// Makes a user that was never named.
+    pub(super) fn create_user(&mut self, id: &UserId) -> usize {
+        let record = UserRecord { head: 1, tail: 0, devices: 0 };
+        let user = self.active.insert_user(id.clone(), record);
+        self.ledger.state.counts.users += 1;
+        self.ledger.state.digest.add(digest::user(self.active.users[user].hash, &record));
+        user
+    }
+
+    /// Makes a conversation without members.
+    pub(super) fn create_conversation(
+        &mut self,
+        id: &ConversationId,
+        record: ConversationRecord,
+    ) -> usize {
+        let conversation = self.active.insert_conversation(id.clone(), record);
+        let entry = &mut self.active.conversations[conversation];
+        entry.members = Some(Arc::default());
+        entry.members_changed = true;
+        let state = &mut self.ledger.state;
+        state.counts.conversations += 1;
+        state.digest.add(digest::conversation(entry.hash, &entry.record));
+        conversation
+    }
+
+    /// Ends a conversation whose members are gone.
+    pub(super) fn delete_conversation(&mut self, conversation: usize) {
+        self.change_conversation(conversation, |record| record.deleted = true);
+        self.ledger.state.counts.conversations -= 1;
+    }
+
+    /// Stores a message and puts a reference into each member's queue. The sequence is the
+    /// conversation's next one, which the message must have.
+    pub(super) fn send(&mut self, conversation: usize, message: Message) {
+        let seq = message.seq;
+        self.change_conversation(conversation, |record| record.tail = seq);
+        let entry = &mut self.active.conversations[conversation];
+        let hash = entry.hash;
+        let fan_out = std::mem::take(&mut entry.fan_out);
+        let state = &mut self.ledger.state;
+        state.digest.add(digest::message(hash, &message));
+        state.counts.messages += 1;
+        state.counts.references += fan_out.len() as u64;
+        self.active.push_message(conversation, message);
+        for &user in &fan_out {
+            let user = user as usize;
+            self.touch(user);
+            self.active.push_message_reference(user, conversation, seq);
+            let entry = &self.active.users[user];
+            let reference = digest::message_reference(entry.hash, entry.record.tail, hash, seq);
+            self.ledger.state.digest.add(reference);
+        }
+        self.active.conversations[conversation].fan_out = fan_out;
+    }
+
+    /// Tells a user, in its queue, that somebody's membership changed.
+    pub(super) fn tell(
+        &mut self,
+        user: usize,
+        conversation: usize,
+        named: usize,
+        change: MemberChange,
+    ) {
+        self.touch(user);
+        self.active.push_member_reference(user, conversation, named, change);
+        let entry = &self.active.users[user];
+        let reference = digest::member_reference(
+            entry.hash,
+            entry.record.tail,
+            self.active.conversations[conversation].hash,
+            self.active.users[named].hash,
+            change,
+        );
+        self.ledger.state.digest.add(reference);
+        self.ledger.state.counts.references += 1;
+    }
+
+    /// Makes a user a member; what was said before counts as read.
+    pub(super) fn join(&mut self, conversation: usize, (id, user): Named<'_>, role: Role) {
+        let joined_at_ms = self.ledger.state.now_ms;
+        let read = self.active.conversations[conversation].record.tail;
+        self.set_member(conversation, (id, user), Some(Member { role, joined_at_ms }));
+        let record = MembershipRecord { role, joined_at_ms, read };
+        self.set_membership(conversation, user, Some(record));
+    }
+
+    /// Ends a membership.
+    pub(super) fn part(&mut self, conversation: usize, named: Named<'_>) {
+        self.set_member(conversation, named, None);
+        self.set_membership(conversation, named.1, None);
+    }
+
+    /// Gives a member other rights.
+    pub(super) fn set_role(&mut self, conversation: usize, (id, user): Named<'_>, role: Role) {
+        let entry = &self.active.conversations[conversation];
+        let known = entry.members.as_ref().and_then(|members| members.get(id)).cloned();
+        if let Some(member) = known {
+            self.set_member(conversation, (id, user), Some(Member { role, ..member }));
+        }
+        self.change_membership(conversation, user, |record| record.role = role);
+    }
+
+    /// Moves a member's read position forward.
+    pub(super) fn read(&mut self, conversation: usize, user: usize, seq: u64) {
+        self.change_membership(conversation, user, |record| record.read = record.read.max(seq));
+    }
+
+    /// Sets a device in the place of `old`.
+    pub(super) fn set_device(
+        &mut self,
+        user: usize,
+        device: &DeviceId,
+        old: Option<DeviceRecord>,
+        new: DeviceRecord,
+    ) {
+        if let Some(old) = old {
+            let hash = self.active.users[user].hash;
+            self.ledger.state.digest.remove(digest::device(hash, device, &old));
+        } else {
+            self.touch(user);
+            self.active.users[user].record.devices += 1;
+            self.ledger.state.counts.devices += 1;
+        }
+        let hash = self.active.users[user].hash;
+        self.ledger.state.digest.add(digest::device(hash, device, &new));
+        self.active.set_device(user, device, new);
+    }
+
+    /// Notes that a cursor moved.
+    pub(super) fn note(&mut self, effect: Effect) {
+        self.ledger.moved.push(effect);
+    }
+
+    /// Puts an accepted request into the dedup window.
+    pub(super) fn remember(&mut self, ticket: Ticket, outcome: DedupOutcome) {
+        let Ticket { key, fingerprint, attempt, replaced } = ticket;
+        let state = &mut self.ledger.state;
+        match &replaced {
+            Some(old) => state.digest.remove(digest::dedup(&key, old)),
+            None => state.counts.dedup += 1,
+        }
+        let (number, at_ms) = (state.dedup_next, state.now_ms);
+        state.dedup_next += 1;
+        let record = DedupRecord { number, at_ms, attempt, fingerprint, outcome };
+        let order = DedupOrder { at_ms, key: key.clone() };
+        state.digest.add(digest::dedup(&key, &record));
+        state.digest.add(digest::dedup_order(number, &order));
+        self.active.push_dedup_order(order);
+        self.active.set_dedup(key, Some(record));
+    }
+
+    /// Takes the oldest place out of the dedup order, with its record if that is still there.
+    pub(super) fn expire_dedup(
+        &mut self,
+        number: u64,
+        order: &DedupOrder,
+        record: Option<&DedupRecord>,
+    ) {
+        let state = &mut self.ledger.state;
+        state.dedup_head = number + 1;
+        state.digest.remove(digest::dedup_order(number, order));
+        if let Some(record) = record {
+            state.digest.remove(digest::dedup(&order.key, record));
+            state.counts.dedup -= 1;
+            let key = DedupKeyRef { sender: &order.key.sender, client_id: &order.key.client_id };
+            self.active.set_dedup(key.to_key(), None);
+        }
+    }
+
+    /// Ends a batch: brings the changed users' records into the digest, and returns its effects.
+    pub(super) fn settle(&mut self) -> Vec<Effect> {
+        let mut effects = std::mem::take(&mut self.ledger.moved);
+        for user in self.ledger.touched.drain(..) {
+            let (id, entry) = self
+                .active
+                .users
+                .get_index_mut(user as usize)
+                .expect("a touched user is of the active generation");
+            entry.touched = false;
+            self.ledger.state.digest.add(digest::user(entry.hash, &entry.record));
+            if entry.grew {
+                entry.grew = false;
+                effects.push(Effect::QueueGrew { user: id.clone(), seq: entry.record.tail });
+            }
+        }
+        effects
+    }
+
+    /// Takes a user's record out of the digest until the batch ends.
+    fn touch(&mut self, user: usize) {
+        let entry = &mut self.active.users[user];
+        if !entry.touched {
+            entry.touched = true;
+            self.ledger.state.digest.remove(digest::user(entry.hash, &entry.record));
+            self.ledger.touched.push(super::hot::slot(user));
+        }
+    }
+
+    fn change_conversation(
+        &mut self,
+        conversation: usize,
+        change: impl FnOnce(&mut ConversationRecord),
+    ) {
+        let entry = &mut self.active.conversations[conversation];
+        let digest = &mut self.ledger.state.digest;
+        digest.remove(digest::conversation(entry.hash, &entry.record));
+        change(&mut entry.record);
+        digest.add(digest::conversation(entry.hash, &entry.record));
+    }
+
+    fn set_member(&mut self, conversation: usize, (id, user): Named<'_>, new: Option<Member>) {
+        let user = self.active.users[user].hash;
+        let entry = &mut self.active.conversations[conversation];
+        let members: &mut Members =
+            Arc::make_mut(entry.members.as_mut().expect("members are loaded before they change"));
+        entry.members_changed = true;
+        entry.fan_out.clear();
+        let digest = &mut self.ledger.state.digest;
+        if let Some(member) = &new {
+            digest.add(digest::member(entry.hash, user, member));
+        }
+        let old = match new {
+            Some(member) => members.insert(id.clone(), member),
+            None => members.remove(id),
+        };
+        match old {
+            Some(old) => digest.remove(digest::member(entry.hash, user, &old)),
+            None => self.active.bytes += MEMBER_BYTES,
+        }
+    }
+
+    fn change_membership(
+        &mut self,
+        conversation: usize,
+        user: usize,
+        change: impl FnOnce(&mut MembershipRecord),
+    ) {
+        let (id, conversation) = self.conversation(conversation);
+        let hash = conversation;
+        let entry = &mut self.active.users[user];
+        let digest = &mut self.ledger.state.digest;
+        if let Some(Some(record)) = entry.memberships.get_mut(&id) {
+            digest.remove(digest::membership(entry.hash, hash, record));
+            change(record);
+            digest.add(digest::membership(entry.hash, hash, record));
+        }
+    }
+
+    fn set_membership(
+        &mut self,
+        conversation: usize,
+        user: usize,
+        new: Option<MembershipRecord>,
+    ) {
+        let (id, hash) = self.conversation(conversation);
+        let entry = &self.active.users[user];
+        let digest = &mut self.ledger.state.digest;
+        if let Some(Some(old)) = entry.memberships.get(&id) {
+            digest.remove(digest::membership(entry.hash, hash, old));
+        }
+        if let Some(new) = &new {
+            digest.add(digest::membership(entry.hash, hash, new));
+        }
+        self.active.set_membership(user, &id, new);
+    }
+
+    fn conversation(&self, conversation: usize) -> (ConversationId, u128) {
+        let known = self.active.conversations.get_index(conversation);
+        let (id, entry) = known.expect("a slot is of the active generation");
+        (id.clone(), entry.hash)
+    }
+}
