@@ -213,7 +213,8 @@ impl Cold {
         Ok(work)
     }
 
-    fn check_running(&self) -> Result<(), Fault> {
+    /// Whether no fault stopped the tier.
+    pub(crate) fn check_running(&self) -> Result<(), Fault> {
         self.stopped.get().map_or(Ok(()), |reason| Err(Fault::Stopped(reason.clone())))
     }
 

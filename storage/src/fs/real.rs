@@ -67,9 +67,7 @@ impl Disk for RealDisk {
                 options.create(true).truncate(true);
             }
         }
-        Ok(Arc::new(RealFile {
-            file: options.open(path)?,
-        }))
+        Ok(Arc::new(RealFile { file: options.open(path)? }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -156,16 +154,10 @@ impl DiskFile for RealFile {
 
 /// Refuses what could lead out of the data folder; the empty path is the data folder itself.
 pub(super) fn check_relative(path: &Path) -> io::Result<()> {
-    if path
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)))
-    {
+    if path.components().all(|part| matches!(part, Component::Normal(_))) {
         return Ok(());
     }
-    let what = format!(
-        "{} is not a plain path inside the data folder",
-        path.display()
-    );
+    let what = format!("{} is not a plain path inside the data folder", path.display());
     Err(io::Error::new(ErrorKind::InvalidInput, what))
 }
 
@@ -204,18 +196,9 @@ mod tests {
     fn folders_and_files_are_their_owners_alone() {
         let (_folder, disk) = disk();
         disk.create_dir_all(Path::new("log/0")).unwrap();
-        disk.open(Path::new("log/0/x"), OpenMode::CreateNew)
-            .unwrap();
-        for (path, mode) in [
-            ("", 0o700),
-            ("log", 0o700),
-            ("log/0", 0o700),
-            ("log/0/x", 0o600),
-        ] {
-            let found = fs::metadata(disk.root().join(path))
-                .unwrap()
-                .permissions()
-                .mode();
+        disk.open(Path::new("log/0/x"), OpenMode::CreateNew).unwrap();
+        for (path, mode) in [("", 0o700), ("log", 0o700), ("log/0", 0o700), ("log/0/x", 0o600)] {
+            let found = fs::metadata(disk.root().join(path)).unwrap().permissions().mode();
             assert_eq!(found & 0o777, mode, "{path}");
         }
     }

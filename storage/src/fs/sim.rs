@@ -78,18 +78,9 @@ enum ContentChange {
 
 #[derive(Debug, Clone)]
 enum NameChange {
-    Create {
-        path: PathBuf,
-        file: u64,
-    },
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
-        file: u64,
-    },
-    Remove {
-        path: PathBuf,
-    },
+    Create { path: PathBuf, file: u64 },
+    Rename { from: PathBuf, to: PathBuf, file: u64 },
+    Remove { path: PathBuf },
 }
 
 impl SimDisk {
@@ -131,9 +122,7 @@ impl SimDisk {
                 state.lose_power(|len| random.fate(len));
             }
         }
-        SimDisk {
-            state: Arc::new(Mutex::new(state)),
-        }
+        SimDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Flips a bit (0 to 7) of a byte, on the disk and for running processes; counts as no
@@ -160,19 +149,14 @@ impl State {
             return Err(io::Error::other("the simulated process is dead"));
         }
         if self.fail_at == Some(self.operations) {
-            return Err(io::Error::from_raw_os_error(
-                rustix::io::Errno::IO.raw_os_error(),
-            ));
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
         }
         Ok(())
     }
 
     fn file_of(&self, path: &Path) -> io::Result<u64> {
         check_relative(path)?;
-        self.names
-            .get(path)
-            .copied()
-            .ok_or_else(|| ErrorKind::NotFound.into())
+        self.names.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     fn file(&mut self, file: u64) -> &mut FileState {
@@ -193,10 +177,7 @@ impl State {
         let file = self.next_file;
         self.next_file += 1;
         self.files.insert(file, FileState::default());
-        self.change_name(NameChange::Create {
-            path: path.to_owned(),
-            file,
-        });
+        self.change_name(NameChange::Create { path: path.to_owned(), file });
         Ok(file)
     }
 
@@ -221,10 +202,7 @@ impl State {
 impl FileState {
     fn change(&mut self, what: ContentChange) {
         what.apply(&mut self.bytes);
-        self.pending.push(Change {
-            what,
-            abandoned: false,
-        });
+        self.pending.push(Change { what, abandoned: false });
     }
 
     fn sync(&mut self) {
@@ -237,20 +215,13 @@ impl FileState {
 impl ContentChange {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
-            Self::Write {
-                offset,
-                bytes: written,
-            } => put(bytes, *offset, written),
+            Self::Write { offset, bytes: written } => put(bytes, *offset, written),
             Self::SetLen(len) => bytes.resize(to_usize(*len), 0),
         }
     }
 
     fn apply_part(&self, bytes: &mut Vec<u8>, fate: &mut impl FnMut(usize) -> Fate) {
-        let Self::Write {
-            offset,
-            bytes: written,
-        } = self
-        else {
+        let Self::Write { offset, bytes: written } = self else {
             if fate(0) == Fate::Kept {
                 self.apply(bytes);
             }
@@ -304,10 +275,7 @@ impl Disk for SimDisk {
             (Err(error), OpenMode::Existing) => return Err(error),
             (Err(_), OpenMode::CreateNew | OpenMode::Truncate) => state.create(path)?,
         };
-        Ok(Arc::new(SimFile {
-            disk: self.clone(),
-            file,
-        }))
+        Ok(Arc::new(SimFile { disk: self.clone(), file }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -319,9 +287,7 @@ impl Disk for SimDisk {
         check_relative(dir)?;
         let state = self.state.lock();
         let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect())
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
@@ -331,9 +297,7 @@ impl Disk for SimDisk {
             return Ok(());
         }
         state.begin()?;
-        let with_parents = dir
-            .ancestors()
-            .filter(|folder| !folder.as_os_str().is_empty());
+        let with_parents = dir.ancestors().filter(|folder| !folder.as_os_str().is_empty());
         state.folders.extend(with_parents.map(Path::to_owned));
         Ok(())
     }
@@ -343,11 +307,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         let file = state.file_of(from)?;
         state.begin()?;
-        state.change_name(NameChange::Rename {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            file,
-        });
+        state.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), file });
         Ok(())
     }
 
@@ -355,9 +315,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.file_of(path)?;
         state.begin()?;
-        state.change_name(NameChange::Remove {
-            path: path.to_owned(),
-        });
+        state.change_name(NameChange::Remove { path: path.to_owned() });
         Ok(())
     }
 
@@ -399,20 +357,13 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state.lock();
         let file = state.file(self.file);
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let found = start
-            .checked_add(buffer.len())
-            .and_then(|end| file.bytes.get(start..end));
+        let found = start.checked_add(buffer.len()).and_then(|end| file.bytes.get(start..end));
         buffer.copy_from_slice(found.ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change(|_| {
-            Some(ContentChange::Write {
-                offset,
-                bytes: bytes.to_vec(),
-            })
-        })
+        self.change(|_| Some(ContentChange::Write { offset, bytes: bytes.to_vec() }))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -436,10 +387,7 @@ impl DiskFile for SimFile {
             Ok(()) => file.sync(),
             // The process saw the failure, as it would see it from a kernel that has dropped the
             // dirty pages: only then are the changes out of reach for a later sync.
-            Err(_) if !died => file
-                .pending
-                .iter_mut()
-                .for_each(|change| change.abandoned = true),
+            Err(_) if !died => file.pending.iter_mut().for_each(|change| change.abandoned = true),
             Err(_) => {}
         }
         outcome
@@ -522,10 +470,7 @@ mod tests {
         assert_eq!(content(&after, "x").unwrap(), b"old");
         assert_eq!(content(&disk, "x").unwrap(), b"newer");
         file.sync().unwrap();
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(),
-            b"newer"
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"newer");
     }
 
     #[test]
@@ -535,20 +480,11 @@ mod tests {
         let file = disk.open(Path::new("a/b/x"), OpenMode::CreateNew).unwrap();
         file.write_at(0, b"1").unwrap();
         file.sync().unwrap();
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"),
-            None
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"), None);
         disk.sync_dir(Path::new("a")).unwrap();
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"),
-            None
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"), None);
         disk.sync_dir(Path::new("a/b")).unwrap();
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x").unwrap(),
-            b"1"
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x").unwrap(), b"1");
         disk.rename(Path::new("a/b/x"), Path::new("a/b/y")).unwrap();
         let after = disk.crash(CrashPolicy::LoseUnsynced);
         assert_eq!(after.list(Path::new("a/b")).unwrap(), ["x"]);
@@ -563,18 +499,13 @@ mod tests {
         synced_file(&disk, "x", b"old").write_at(0, b"new").unwrap();
         let after = disk.crash(CrashPolicy::KeepAll);
         assert_eq!(content(&after, "x").unwrap(), b"new");
-        assert_eq!(
-            content(&after.crash(CrashPolicy::LoseUnsynced), "x").unwrap(),
-            b"old"
-        );
+        assert_eq!(content(&after.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"old");
     }
 
     #[test]
     fn a_torn_crash_keeps_loses_or_cuts_a_write_by_its_seed() {
         let disk = SimDisk::new();
-        synced_file(&disk, "x", b"......")
-            .write_at(0, b"abcdef")
-            .unwrap();
+        synced_file(&disk, "x", b"......").write_at(0, b"abcdef").unwrap();
         let outcome = |seed| content(&disk.crash(CrashPolicy::Torn { seed }), "x").unwrap();
         let seen: BTreeSet<Vec<u8>> = (0..400).map(outcome).collect();
         for whole in [&b"......"[..], b"abcdef", b"abc...", b"...def"] {
@@ -595,14 +526,8 @@ mod tests {
         assert!(file.sync().is_err());
         assert!(file.write_at(0, b"3").is_err());
         assert!(disk.remove(Path::new("x")).is_err());
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::KeepAll), "x").unwrap(),
-            b"2"
-        );
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(),
-            b"1"
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::KeepAll), "x").unwrap(), b"2");
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"1");
     }
 
     #[test]
@@ -611,10 +536,7 @@ mod tests {
         let file = synced_file(&disk, "x", b"1");
         disk.fail_at(5);
         let error = file.write_at(0, b"2").unwrap_err();
-        assert_eq!(
-            error.raw_os_error(),
-            Some(rustix::io::Errno::IO.raw_os_error())
-        );
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
         file.write_at(1, b"3").unwrap();
         assert_eq!(content(&disk, "x").unwrap(), b"13");
     }
@@ -629,10 +551,7 @@ mod tests {
         file.write_at(1, b"b").unwrap();
         file.sync().unwrap();
         assert_eq!(content(&disk, "x").unwrap(), b"ab");
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(),
-            b".b"
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b".b");
     }
 
     #[test]
@@ -640,10 +559,7 @@ mod tests {
         let disk = SimDisk::new();
         synced_file(&disk, "x", b"a");
         disk.flip_bit(Path::new("x"), 0, 1).unwrap();
-        assert_eq!(
-            content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(),
-            b"c"
-        );
+        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"c");
         assert!(disk.flip_bit(Path::new("x"), 1, 0).is_err());
     }
 }

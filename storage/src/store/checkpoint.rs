@@ -79,7 +79,8 @@ impl Pack<'_> {
             return Ok(());
         }
         let mut run: Vec<&Message> = Vec::new();
-        let stored = self.newest(&keys::messages(id, 0), entry.first, MESSAGE_SEGMENT_MERGE_BYTES)?;
+        let stored =
+            self.newest(&keys::messages(id, 0), entry.first, MESSAGE_SEGMENT_MERGE_BYTES)?;
         let older = match stored {
             Some((first, bytes)) => records::messages(first, &bytes)?,
             None => Vec::new(),

@@ -22,9 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::command::{Attempt, Rejection, Reply};
 use crate::limits::DEDUP_WINDOW_MS;
-use crate::model::{
-    ClientId, ConversationId, ConversationKind, Members, Retention, UserId,
-};
+use crate::model::{ClientId, ConversationId, ConversationKind, Members, Retention, UserId};
 
 /// Names a request: its sender and the sender's name for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -213,7 +211,8 @@ mod tests {
 
     #[test]
     fn every_part_of_a_send_counts() {
-        let (a, b): (ConversationId, ConversationId) = ("g-0-1".parse().unwrap(), "g-0-2".parse().unwrap());
+        let (a, b): (ConversationId, ConversationId) =
+            ("g-0-1".parse().unwrap(), "g-0-2".parse().unwrap());
         let prints = [
             send_fingerprint(&a, b"hi", None, None),
             send_fingerprint(&b, b"hi", None, None),

@@ -168,7 +168,13 @@ pub(super) fn member_reference(
         MemberChange::Left => 2,
         MemberChange::Removed => 3,
     };
-    Fields::of(Table::Queue).hash(user).number(seq).byte(change).hash(conversation).hash(named).sum()
+    Fields::of(Table::Queue)
+        .hash(user)
+        .number(seq)
+        .byte(change)
+        .hash(conversation)
+        .hash(named)
+        .sum()
 }
 
 /// All references of a span, one by one.

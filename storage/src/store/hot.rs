@@ -266,8 +266,10 @@ impl Generation {
         let entry = &mut self.users[user];
         entry.record.tail += 1;
         entry.grew = true;
-        if let Some(HotSpan { content: HotContent::Messages { conversation: last, first_seq, count }, .. }) =
-            entry.spans.last_mut()
+        if let Some(HotSpan {
+            content: HotContent::Messages { conversation: last, first_seq, count },
+            ..
+        }) = entry.spans.last_mut()
             && *last as usize == conversation
             && *first_seq + *count == seq
         {
@@ -291,11 +293,8 @@ impl Generation {
         let entry = &mut self.users[user];
         entry.record.tail += 1;
         entry.grew = true;
-        let content = HotContent::Member {
-            conversation: slot(conversation),
-            user: slot(named),
-            change,
-        };
+        let content =
+            HotContent::Member { conversation: slot(conversation), user: slot(named), change };
         entry.spans.push(HotSpan { first: entry.record.tail, content });
         self.bytes += size_of::<HotSpan>();
     }

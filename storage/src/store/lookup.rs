@@ -28,9 +28,8 @@ pub(super) trait Lookup {
 
     /// A conversation, also a deleted one.
     fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
-        let known = self.in_hot(|hot| {
-            hot.find(|tier| Some(tier.conversations.get(id)?.record.clone()))
-        });
+        let known =
+            self.in_hot(|hot| hot.find(|tier| Some(tier.conversations.get(id)?.record.clone())));
         match known {
             Some(record) => Ok(Some(record)),
             None => stored(self.cold(), "a conversation", &keys::conversation(id)),
@@ -39,8 +38,7 @@ pub(super) trait Lookup {
 
     /// A conversation's members; empty if it has none.
     fn members(&self, id: &ConversationId) -> Result<Arc<Members>, Fault> {
-        let known =
-            self.in_hot(|hot| hot.find(|tier| tier.conversations.get(id)?.members.clone()));
+        let known = self.in_hot(|hot| hot.find(|tier| tier.conversations.get(id)?.members.clone()));
         match known {
             Some(members) => Ok(members),
             None => {
@@ -76,8 +74,8 @@ pub(super) trait Lookup {
 
     /// A user's device.
     fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceRecord>, Fault> {
-        let known = self
-            .in_hot(|hot| hot.find(|tier| tier.users.get(user)?.devices.get(device).copied()));
+        let known =
+            self.in_hot(|hot| hot.find(|tier| tier.users.get(user)?.devices.get(device).copied()));
         match known {
             Some(record) => Ok(Some(record)),
             None => stored(self.cold(), "a device", &keys::device(user, device)),
@@ -88,9 +86,7 @@ pub(super) trait Lookup {
     fn dedup(&self, key: DedupKeyRef<'_>) -> Result<Option<DedupRecord>, Fault> {
         match self.in_hot(|hot| hot.find(|tier| tier.dedup.get(&key).cloned())) {
             Some(record) => Ok(record),
-            None => {
-                stored(self.cold(), "a dedup record", &keys::dedup(key.sender, key.client_id))
-            }
+            None => stored(self.cold(), "a dedup record", &keys::dedup(key.sender, key.client_id)),
         }
     }
 }

@@ -46,10 +46,6 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
-pub use self::types::{
-    Applied, AppliedState, ConversationSummary, Counts, Digest, HistoryPage, HistoryRange, Payload,
-    QueueBounds, QueuePage, SnapshotFile, StoreOptions, TierStats,
-};
 use self::health::Health;
 use self::hot::{Generation, Hot};
 use self::lookup::Lookup;
@@ -57,6 +53,10 @@ use self::query::Reader;
 use self::query::messages::SegmentCache;
 use self::records::State;
 use self::tx::{Ledger, Tx};
+pub use self::types::{
+    Applied, AppliedState, ConversationSummary, Counts, Digest, HistoryPage, HistoryRange, Payload,
+    QueueBounds, QueuePage, SnapshotFile, StoreOptions, TierStats,
+};
 use crate::Fault;
 use crate::cold::Cold;
 use crate::engine::Engine;
@@ -259,24 +259,38 @@ impl Store {
     }
 
     /// Checks a received snapshot file whole, then replaces the state by it. A crash at any point
-    /// leaves either the old state or, after recovery, the new one.
+    /// leaves either the old state or, after recovery, the new one. Queries wait meanwhile.
     ///
     /// # Errors
-    /// [`Fault::Corrupt`] for a file that is not a whole snapshot, any other [`Fault`] of the cold
-    /// tier; both stop the store.
+    /// [`Fault::Corrupt`] or [`Fault::Version`] for a file that is not a whole snapshot of this
+    /// shard: it is gone then, and the store goes on. Any other [`Fault`] stops the store.
     pub fn import_snapshot(&self, path: &Path) -> Result<AppliedState, Fault> {
         let _working = self.maintenance.lock();
-        self.guard(|| {
+        let mut refused = None;
+        let state = self.guard(|| {
             let mut ledger = self.applier.lock();
             let _alone = self.gate.write();
-            let state = State::decode(&self.cold.import(path)?)?;
+            let meta = match self.cold.import(path) {
+                Ok(meta) => meta,
+                Err(fault) if self.cold.check_running().is_ok() => {
+                    refused = Some(fault);
+                    return Ok(None);
+                }
+                Err(fault) => return Err(fault),
+            };
+            let state = State::decode(&meta)?;
+            let applied_state = state.applied_state();
             *ledger = Ledger { state: state.clone(), ..Ledger::default() };
             *self.checkpointed.write() = state.clone();
-            *self.hot.write() = Hot::over(state.clone());
+            *self.hot.write() = Hot::over(state);
             self.segments.lock().clear();
             self.room.notify_all();
-            Ok(state.applied_state())
-        })
+            Ok(Some(applied_state))
+        })?;
+        match (state, refused) {
+            (Some(state), _) => Ok(state),
+            (None, refused) => Err(refused.expect("without a state, the file was refused")),
+        }
     }
 
     /// The digest of the state, and the position it belongs to.

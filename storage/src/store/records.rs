@@ -10,9 +10,7 @@ use super::AppliedState;
 use super::dedup::DedupOrder;
 use super::digest::{self, SetDigest};
 use super::{Counts, Digest};
-use crate::limits::{
-    MAX_DEDUP_SEGMENT_BYTES, MAX_MESSAGE_SEGMENT_BYTES, MAX_RECORD_BYTES,
-};
+use crate::limits::{MAX_DEDUP_SEGMENT_BYTES, MAX_MESSAGE_SEGMENT_BYTES, MAX_RECORD_BYTES};
 use crate::model::{LogPosition, Message};
 use crate::{Fault, codec};
 

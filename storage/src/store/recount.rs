@@ -23,10 +23,7 @@ use crate::model::{
 const SCAN_PAIRS: usize = 64;
 
 /// Scans the cold tier, whose state is `state`.
-pub(super) fn recount(
-    cold: &Cold,
-    state: &State,
-) -> Result<(SetDigest, StoredCounts), Fault> {
+pub(super) fn recount(cold: &Cold, state: &State) -> Result<(SetDigest, StoredCounts), Fault> {
     let mut scan = Scan { cold, sum: SetDigest::default(), counts: StoredCounts::default() };
     let tails = scan.conversations()?;
     scan.members()?;
@@ -161,11 +158,7 @@ impl Scan<'_> {
         Ok(users)
     }
 
-    fn queues(
-        &mut self,
-        users: &BTreeMap<UserId, UserRecord>,
-        tails: &Tails,
-    ) -> Result<(), Fault> {
+    fn queues(&mut self, users: &BTreeMap<UserId, UserRecord>, tails: &Tails) -> Result<(), Fault> {
         let mut nexts: BTreeMap<UserId, u64> =
             users.iter().map(|(id, record)| (id.clone(), record.head)).collect();
         self.each(Table::Queue, |scan, mut key, value| {

@@ -155,7 +155,10 @@ pub(super) fn decode(first: u64, bytes: &[u8]) -> Result<Vec<Span>, Fault> {
     let QueueSegment { conversations, spans } =
         codec::decode("a queue segment", bytes, MAX_QUEUE_SEGMENT_BYTES)?;
     let known = |place: u32| {
-        conversations.get(place as usize).cloned().ok_or_else(|| impossible("names no conversation"))
+        conversations
+            .get(place as usize)
+            .cloned()
+            .ok_or_else(|| impossible("names no conversation"))
     };
     let mut next = first;
     let mut run = Vec::with_capacity(spans.len());

@@ -68,13 +68,12 @@ pub(super) struct Head {
     pub(super) kind: ConversationKind,
     pub(super) retention: Retention,
     pub(super) deleted: bool,
-    pub(super) tail: u64,
 }
 
 impl From<&ConversationRecord> for Head {
     fn from(record: &ConversationRecord) -> Self {
-        let ConversationRecord { kind, retention, deleted, tail, .. } = *record;
-        Self { kind, retention, deleted, tail }
+        let ConversationRecord { kind, retention, deleted, .. } = *record;
+        Self { kind, retention, deleted }
     }
 }
 
@@ -130,10 +129,12 @@ impl Tx<'_> {
 
     /// Ends the batch: readers see its state as applied.
     pub(super) fn publish(&mut self) -> Vec<Effect> {
-        let effects = self.write(Writer::settle);
-        let state = self.ledger.state.clone();
-        RwLockUpgradableReadGuard::with_upgraded(&mut self.hot, |hot| hot.state = state);
-        effects
+        let ledger = &mut *self.ledger;
+        RwLockUpgradableReadGuard::with_upgraded(&mut self.hot, |hot| {
+            let effects = Writer { active: &mut hot.active, ledger: &mut *ledger }.settle();
+            hot.state.clone_from(&ledger.state);
+            effects
+        })
     }
 
     /// A conversation, also a deleted one.

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use crate::command::{Effect, Outcome};
 use crate::limits;
-use crate::model::{
-    ConversationId, ConversationRecord, Item, LogPosition, Message, Role, ShardId,
-};
+use crate::model::{ConversationId, ConversationRecord, Item, LogPosition, Message, Role, ShardId};
 
 /// How a store is set up.
 #[derive(Debug, Clone)]
@@ -22,7 +20,11 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { shard: ShardId(0), dirty_bytes: limits::DEFAULT_DIRTY_BYTES, inline_checkpoints: false }
+        Self {
+            shard: ShardId(0),
+            dirty_bytes: limits::DEFAULT_DIRTY_BYTES,
+            inline_checkpoints: false,
+        }
     }
 }
 

@@ -273,12 +273,7 @@ impl Writer<'_> {
         }
     }
 
-    fn set_membership(
-        &mut self,
-        conversation: usize,
-        user: usize,
-        new: Option<MembershipRecord>,
-    ) {
+    fn set_membership(&mut self, conversation: usize, user: usize, new: Option<MembershipRecord>) {
         let (id, hash) = self.conversation(conversation);
         let entry = &self.active.users[user];
         let digest = &mut self.ledger.state.digest;

@@ -96,9 +96,7 @@ fn handle(tx: &mut Tx<'_>, command: Command) -> Result<Reply, Refusal> {
         Command::RegisterDevice { user, device, kind } => {
             devices::register(tx, &user, &device, kind)
         }
-        Command::Acknowledge { user, device, seq } => {
-            devices::acknowledge(tx, &user, &device, seq)
-        }
+        Command::Acknowledge { user, device, seq } => devices::acknowledge(tx, &user, &device, seq),
     }
 }
 

@@ -7,9 +7,7 @@ use super::create::{self, Wanted};
 use super::{check_size, check_ttl};
 use crate::command::{Attempt, Rejection, Reply, Target};
 use crate::limits::{MAX_BODY_BYTES, MAX_CONTENT_TYPE_BYTES};
-use crate::model::{
-    ClientId, ConversationId, ConversationKind, Message, Retention, Role, UserId,
-};
+use crate::model::{ClientId, ConversationId, ConversationKind, Message, Retention, Role, UserId};
 use crate::store::dedup::{self, DedupKeyRef, DedupOutcome};
 use crate::store::tx::{Admission, Refusal, Tx};
 

@@ -8,9 +8,7 @@ use super::Reader;
 use super::queue::page;
 use crate::Fault;
 use crate::limits::{LAST_MESSAGE_LOOKBACK, MAX_DEVICES_PER_USER, MAX_PAGE};
-use crate::model::{
-    ConversationId, DeviceId, DeviceRecord, MembershipRecord, UserId,
-};
+use crate::model::{ConversationId, DeviceId, DeviceRecord, MembershipRecord, UserId};
 use crate::store::lookup::Lookup;
 use crate::store::{ConversationSummary, keys, records};
 
@@ -96,7 +94,8 @@ impl Reader<'_> {
             }
             // Beyond what was scanned, the overlay alone does not tell what comes first.
             let reached = reached.filter(|_| full);
-            let known = merged.iter().filter(|(id, _)| reached.as_ref().is_none_or(|last| *id <= last));
+            let known =
+                merged.iter().filter(|(id, _)| reached.as_ref().is_none_or(|last| *id <= last));
             let live = known.filter_map(|(id, record)| Some((id.clone(), record.clone()?)));
             let live: Vec<_> = live.take(wanted).collect();
             if reached.is_none() || live.len() == wanted {

@@ -93,12 +93,10 @@ impl Reader<'_> {
                     }
                     let last_seq = first_seq + (count - 1);
                     let messages = self.messages(conversation, *first_seq, last_seq)?;
-                    items.extend(
-                        (span.first..).zip(messages).map(|(seq, message)| Item {
-                            seq,
-                            content: content(conversation, message, now_ms),
-                        }),
-                    );
+                    items.extend((span.first..).zip(messages).map(|(seq, message)| Item {
+                        seq,
+                        content: content(conversation, message, now_ms),
+                    }));
                 }
                 SpanContent::Member { conversation, user, change } => {
                     let (conversation, user) = (conversation.clone(), user.clone());
