@@ -5,10 +5,15 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_oneof};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use roost_storage::Fault;
 use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::engine::{self, Change, Direction, Engine, EngineKind, Pair};
@@ -186,6 +191,38 @@ fn many_batches_add_up(lab: &mut Lab) {
     assert!(lab.engine().disk_bytes().unwrap() > 0);
 }
 
+fn random_changes_and_scans_agree_with_an_ordered_map(lab: &mut Lab) {
+    let mut runner = TestRunner::deterministic();
+    let key = || vec(0..3_u8, 1..4);
+    let change = prop_oneof![
+        3 => (key(), vec(any::<u8>(), 0..9)).prop_map(|(key, value)| Change::Put(key, value)),
+        1 => key().prop_map(Change::Delete),
+    ];
+    let bound = || vec(0..3_u8, 0..4);
+    let round = (vec(change, 0..60), key(), bound(), bound(), 0..9_usize);
+    let mut model = BTreeMap::new();
+    for _ in 0..200 {
+        let (changes, key, start, end, limit) = round.new_tree(&mut runner).unwrap().current();
+        for change in changes.clone() {
+            match change {
+                Change::Put(key, value) => model.insert(key, value),
+                Change::Delete(key) => model.remove(&key),
+            };
+        }
+        lab.engine().write(changes).unwrap();
+        let inside = || model.iter().filter(|(key, _)| start <= **key && **key < end);
+        let pair = |(key, value): (&Vec<u8>, &Vec<u8>)| (key.clone(), value.clone());
+        let forth: Vec<_> = inside().take(limit).map(pair).collect();
+        let back: Vec<_> = inside().rev().take(limit).map(pair).collect();
+        assert_eq!(lab.engine().scan(&start, &end, limit).unwrap(), forth);
+        assert_eq!(lab.engine().scan_back(&start, &end, limit).unwrap(), back);
+        assert_eq!(lab.engine().get(&key).unwrap().as_ref(), model.get(&key));
+    }
+    lab.engine().flush().unwrap();
+    lab.reopen();
+    assert_eq!(all(lab.engine()), model.into_iter().collect::<Vec<_>>());
+}
+
 macro_rules! conformance {
     ($($test:ident,)*) => {
         mod memory {
@@ -212,6 +249,7 @@ conformance! {
     what_was_flushed_is_there_after_opening_again,
     clearing_leaves_nothing_and_can_be_repeated,
     many_batches_add_up,
+    random_changes_and_scans_agree_with_an_ordered_map,
 }
 
 fn open_error(kind: EngineKind, path: &Path) -> String {

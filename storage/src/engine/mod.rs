@@ -107,7 +107,7 @@ impl Change {
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Ordered keys and values. Writes are readable on return and durable after [`Engine::flush`]; a
-/// crash before it may keep any of them. One writer at a time; readers at any time.
+/// crash before it may keep any of them. One writer at a time; readers at any time. No key is empty.
 pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault>;

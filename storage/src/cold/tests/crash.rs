@@ -1,7 +1,7 @@
 //! The cold tier, stopped everywhere in turn.
 //!
 //! The crash test plays one script of checkpoints, an export and an import, and stops it before
-//! each operation of the disk, and in the middle of each of the engine. After a recovery (which is
+//! each operation of the disk, at an error of each, and in the middle of each of the engine. After a recovery (which is
 //! stopped on the way too) the tier must hold one of the script's states, whole: the last one that
 //! was acknowledged, or the one that was under way.
 
@@ -76,10 +76,12 @@ fn every_crash_point_recovers_to_a_whole_state_that_is_not_older_than_acknowledg
     assert!(disk_operations > 40 && engine_operations > 10);
 
     for n in 1..=disk_operations {
-        let node = Node::new();
-        node.disk.stop_at(n);
-        let acknowledged = play(&node, &snapshot);
-        check_recovery(&node, acknowledged, &states, n);
+        for fault in [SimDisk::stop_at, SimDisk::fail_at] {
+            let node = Node::new();
+            fault(&node.disk, n);
+            let acknowledged = play(&node, &snapshot);
+            check_recovery(&node, acknowledged, &states, n);
+        }
     }
     for n in 0..engine_operations {
         let node = Node::new();
