@@ -15,14 +15,13 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use roost_storage::model::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
+
+use crate::keys::{TokenKeys, key_id};
 
 /// How far the clocks of whoever signs and of this node may differ, in milliseconds.
 pub const LEEWAY_MS: u64 = 10_000;
@@ -143,26 +142,57 @@ impl Seconds {
     }
 }
 
+/// What a node checks tokens with, and signs them with.
+#[derive(Debug)]
+pub struct Auth {
+    /// Checks tokens.
+    pub verifier: Verifier,
+    /// Signs them.
+    pub signer: SigningKey,
+}
+
+impl Auth {
+    /// The cluster's own key, and the keys of the application in `public_keys` and `secrets`.
+    ///
+    /// # Errors
+    /// [`KeyError`] for the first key that can't be used.
+    pub fn load(
+        own: &TokenKeys,
+        public_keys: &[impl AsRef<Path>],
+        secrets: &[impl AsRef<Path>],
+    ) -> Result<Self, KeyError> {
+        let signer = SigningKey::new(own)?;
+        let mut verifier = Verifier::new();
+        verifier.accept_own(&signer)?;
+        for path in public_keys {
+            verifier.accept_public_key_file(path.as_ref())?;
+        }
+        for path in secrets {
+            verifier.accept_secret_file(path.as_ref())?;
+        }
+        Ok(Self { verifier, signer })
+    }
+}
+
 /// The key that this node signs with.
 #[derive(Clone)]
 pub struct SigningKey {
     encoding: EncodingKey,
-    public: Vec<u8>,
+    decoding: DecodingKey,
     kid: String,
 }
 
 impl SigningKey {
-    /// Takes an Ed25519 private key in PEM (PKCS #8).
+    /// The cluster's own key.
     ///
     /// # Errors
-    /// [`KeyError::NotEd25519`] for anything else.
-    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
-        let refuse = || KeyError::NotEd25519("the node's token key".to_owned());
-        let encoding = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| refuse())?;
-        let pair = rcgen::KeyPair::from_pem(pem).map_err(|_| refuse())?;
-        let public = pair.public_key_raw().to_vec();
-        let kid = thumbprint(&public);
-        Ok(Self { encoding, public, kid })
+    /// [`KeyError::NotEd25519`] for anything but an Ed25519 pair.
+    pub fn new(own: &TokenKeys) -> Result<Self, KeyError> {
+        let refuse = || KeyError::NotEd25519("the cluster's token key".to_owned());
+        let encoding =
+            EncodingKey::from_ed_pem(own.private_pem.as_bytes()).map_err(|_| refuse())?;
+        let (decoding, kid) = public_key(&own.public_pem).ok_or_else(refuse)?;
+        Ok(Self { encoding, decoding, kid })
     }
 
     /// The key's name in tokens: its JWK thumbprint (RFC 7638).
@@ -191,7 +221,7 @@ impl SigningKey {
         };
         let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
         jsonwebtoken::encode(&header, &claims, &self.encoding)
-            .map_err(|_| KeyError::NotEd25519("the node's token key".to_owned()))
+            .map_err(|_| KeyError::NotEd25519("the cluster's token key".to_owned()))
     }
 }
 
@@ -234,7 +264,7 @@ impl Verifier {
     /// # Errors
     /// [`KeyError::TooMany`].
     pub fn accept_own(&mut self, key: &SigningKey) -> Result<(), KeyError> {
-        self.push(vec![key.kid.clone()], DecodingKey::from_ed_der(&key.public), Algorithm::EdDSA)
+        self.push(vec![key.kid.clone()], key.decoding.clone(), Algorithm::EdDSA)
     }
 
     /// Accepts the tokens of an Ed25519 public key in a PEM file. Its `kid` is the file's stem, or
@@ -246,9 +276,8 @@ impl Verifier {
         let pem = read(path)?;
         let refuse = || KeyError::NotEd25519(path.display().to_string());
         let text = std::str::from_utf8(&pem).map_err(|_| refuse())?;
-        let public = ed25519_public_key(text).ok_or_else(refuse)?;
-        let kids = vec![stem(path), thumbprint(&public)];
-        self.push(kids, DecodingKey::from_ed_der(&public), Algorithm::EdDSA)
+        let (decoding, thumbprint) = public_key(text).ok_or_else(refuse)?;
+        self.push(vec![stem(path), thumbprint], decoding, Algorithm::EdDSA)
     }
 
     /// Accepts HS256 tokens of a secret in a file: its bytes, without a line end at the end. Its
@@ -356,22 +385,13 @@ fn identity(claims: Claims, now_ms: u64) -> Result<Identity, AuthError> {
     Ok(Identity { user, device, admin: claims.admin, expires_at_ms })
 }
 
-/// The raw public key out of a PEM `SubjectPublicKeyInfo`, if it is an Ed25519 key.
-fn ed25519_public_key(pem: &str) -> Option<Vec<u8>> {
-    use x509_parser::prelude::{FromDer as _, SubjectPublicKeyInfo};
-    // The library's own reader refuses other key types and other PEM blocks.
-    DecodingKey::from_ed_pem(pem.as_bytes()).ok()?;
-    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
-    let (_, info) = SubjectPublicKeyInfo::from_der(&block.contents).ok()?;
-    let raw = info.subject_public_key.data.into_owned();
-    (raw.len() == 32).then_some(raw)
-}
-
-/// A public key's JWK thumbprint (RFC 7638, RFC 8037), base64url.
-fn thumbprint(public: &[u8]) -> String {
-    let x = URL_SAFE_NO_PAD.encode(public);
-    let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    URL_SAFE_NO_PAD.encode(Sha256::digest(jwk))
+/// An Ed25519 public key out of PEM, and its thumbprint.
+fn public_key(pem: &str) -> Option<(DecodingKey, String)> {
+    let kid = key_id(pem).ok()?;
+    let info = rcgen::SubjectPublicKeyInfo::from_pem(pem).ok()?;
+    let raw = rcgen::PublicKeyData::der_bytes(&info);
+    // The library below takes the first 32 bytes without looking.
+    (raw.len() == 32).then(|| (DecodingKey::from_ed_der(raw), kid))
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
@@ -385,7 +405,7 @@ fn stem(path: &Path) -> String {
 }
 
 /// This node's clock, in milliseconds since the Unix epoch.
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! What a token may and may not do.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -12,8 +14,17 @@ fn key_pair() -> rcgen::KeyPair {
     rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap()
 }
 
+fn token_keys(pair: &rcgen::KeyPair) -> TokenKeys {
+    let public_pem = pair.public_key_pem();
+    TokenKeys {
+        kid: key_id(&public_pem).unwrap(),
+        private_pem: Zeroizing::new(pair.serialize_pem()),
+        public_pem,
+    }
+}
+
 fn signing_key() -> SigningKey {
-    SigningKey::from_pem(&key_pair().serialize_pem()).unwrap()
+    SigningKey::new(&token_keys(&key_pair())).unwrap()
 }
 
 fn verifier(key: &SigningKey) -> Verifier {
@@ -115,8 +126,12 @@ fn a_public_key_is_never_taken_for_a_secret() {
     let claims = json!({"sub": "alice", "exp": NOW_S + 60, "admin": true});
     for kid in [None, Some(key.kid.clone())] {
         let header = Header { kid, ..Header::new(Algorithm::HS256) };
-        let forged =
-            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&key.public)).unwrap();
+        let forged = jsonwebtoken::encode(
+            &header,
+            &claims,
+            &EncodingKey::from_secret(key.decoding.try_get_as_bytes().unwrap()),
+        )
+        .unwrap();
         assert_eq!(verifier(&key).verify_at(&forged, NOW_MS), Err(AuthError::UnknownKey));
     }
 }
@@ -141,7 +156,7 @@ fn nonsense_is_malformed() {
 fn an_applications_public_key_is_found_by_stem_thumbprint_or_without_name() {
     let dir = tempfile::tempdir().unwrap();
     let pair = key_pair();
-    let key = SigningKey::from_pem(&pair.serialize_pem()).unwrap();
+    let key = SigningKey::new(&token_keys(&pair)).unwrap();
     let mut verifier = verifier(&signing_key());
     verifier
         .accept_public_key_file(&file(&dir, "shop.pem", pair.public_key_pem().as_bytes()))
