@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use roost_protocol::limits::MAX_TOKEN_BYTES;
 use roost_storage::model::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -25,8 +26,6 @@ use crate::keys::{TokenKeys, key_id};
 
 /// How far the clocks of whoever signs and of this node may differ, in milliseconds.
 pub const LEEWAY_MS: u64 = 10_000;
-/// Longest token, in bytes. Checked before anything is decoded.
-pub const MAX_TOKEN_BYTES: usize = 4_096;
 /// Shortest shared secret, in bytes: the output length of the hash below HS256.
 pub const MIN_SECRET_BYTES: usize = 32;
 /// Most keys that a verifier holds, which bounds what a token without `kid` costs.
@@ -411,5 +410,4 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 #[cfg(test)]
-#[path = "auth_tests.rs"]
 mod tests;

@@ -1,1 +1,165 @@
-//! The edge: listeners, sessions, HTTP. (Skeleton.)
+//! The edge: everything between clients and the replicated store.
+//!
+//! Clients come by QUIC ([`quic`]) or WebSocket ([`ws`]), the application's back end by HTTP
+//! ([`http`]); all of them on one port number. A connection is carried by a session ([`session`]),
+//! which is the same on both transports. The edge holds no state of its own that matters: queues,
+//! cursors and conversations are the cluster's, and what is pushed is read from there. So a client
+//! may go to any node at any time.
+//!
+//! Reading order: [`options`], [`hub`] (who is connected, and waking them), [`session`],
+//! [`commands`], [`reads`], then the transports and HTTP.
+
+mod options;
+mod hub;
+mod errors;
+mod convert;
+mod commands;
+mod reads;
+mod metrics;
+mod transport;
+mod session;
+mod admission;
+mod ws;
+mod quic;
+mod http;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_cluster::Cluster;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::auth::Auth;
+use admission::Gate;
+use metrics::Metrics;
+use reads::Reads;
+
+pub use hub::Hub;
+pub use options::EdgeOptions;
+
+/// Tries to find one port number that is free on both TCP and UDP, if any may be taken.
+const PORT_ATTEMPTS: usize = 20;
+
+/// What every connection of this node shares.
+pub(crate) struct Context {
+    cluster: Cluster,
+    hub: Arc<Hub>,
+    auth: Auth,
+    options: EdgeOptions,
+    reads: Reads,
+    metrics: Metrics,
+    gate: Gate,
+    /// True once the node stops.
+    shutdown: watch::Sender<bool>,
+}
+
+impl Context {
+    /// Returns once the node stops.
+    async fn stopping(&self) {
+        // An error would say that the sender is gone, and it is ours.
+        let _ = self.shutdown.subscribe().wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// The certificate that clients see on QUIC.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate, and those that lead to its authority.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Why the edge could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The address could not be taken.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The certificate or its key can't be used.
+    #[error("the node's certificate: {0}")]
+    Certificate(String),
+}
+
+/// The running edge.
+pub struct Edge {
+    context: Arc<Context>,
+    address: SocketAddr,
+    quic: quinn::Endpoint,
+}
+
+impl Edge {
+    /// Takes the addresses and begins to serve. `hub` is the one that observes `cluster`.
+    ///
+    /// # Errors
+    /// [`EdgeError`] if an address is taken or the certificate can't be used.
+    pub async fn start(
+        cluster: Cluster,
+        hub: Arc<Hub>,
+        auth: Auth,
+        certificate: Certificate,
+        options: EdgeOptions,
+    ) -> Result<Self, EdgeError> {
+        let config = quic::server_config(certificate, &options)?;
+        let (listener, quic) = bind(options.listen, &config).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| EdgeError::Listen { address: options.listen, source })?;
+        let context = Arc::new(Context {
+            reads: Reads::new(cluster.clone()),
+            gate: Gate::new(&options),
+            cluster,
+            hub,
+            auth,
+            options,
+            metrics: Metrics::new(),
+            shutdown: watch::Sender::new(false),
+        });
+        tokio::spawn(http::serve(Arc::clone(&context), listener));
+        tokio::spawn(quic::serve(Arc::clone(&context), quic.clone()));
+        Ok(Self { context, address, quic })
+    }
+
+    /// Where clients connect, on TCP and on UDP.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more clients, tells those that are there, and waits for them to be gone, at most
+    /// `grace` long.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.context.shutdown.send_replace(true);
+        // Who does not leave in time is cut off.
+        let _ = timeout(grace, self.context.gate.all_gone()).await;
+        self.quic.close(roost_protocol::CloseCode::ShuttingDown.number().into(), b"shutting_down");
+    }
+}
+
+/// Binds TCP and UDP on the same port number.
+async fn bind(
+    listen: SocketAddr,
+    config: &quinn::ServerConfig,
+) -> Result<(TcpListener, quinn::Endpoint), EdgeError> {
+    let failed = |source| EdgeError::Listen { address: listen, source };
+    let mut attempts = if listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        attempts -= 1;
+        match quic::endpoint(address, config.clone()) {
+            Ok(endpoint) => return Ok((listener, endpoint)),
+            Err(source) if attempts == 0 => return Err(failed(source)),
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who is connected to this node, and waking them.
+//!
+//! The cluster tells the [`Hub`] what was applied here; the hub tells the sessions of the users
+//! concerned. It is called on the apply path: one lock, a look-up for each queue that grew, and a
+//! mark on each of its sessions. Nothing waits and nothing is queued: a session that was marked
+//! twice before it looked reads its queue once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use roost_cluster::Observer;
+use roost_protocol::CloseCode;
+use roost_storage::command::Effect;
+use roost_storage::model::{DeviceId, UserId};
+use tokio::sync::{Notify, watch};
+
+const LOOK: u8 = 1;
+const REPLACED: u8 = 2;
+const STOPPED: u8 = 4;
+
+/// What a session is told: marks that it takes when it wakes.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    notify: Notify,
+    tail: AtomicU64,
+    marks: AtomicU8,
+}
+
+/// The marks that were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The queue is said to have grown up to here; 0 if nothing was said.
+    pub(crate) tail: u64,
+    /// Whether the queue may have grown unnoticed.
+    pub(crate) look: bool,
+    /// Why the session is to end.
+    pub(crate) end: Option<CloseCode>,
+}
+
+impl Signal {
+    fn grew(&self, tail: u64) {
+        self.tail.fetch_max(tail, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+
+    fn mark(&self, mark: u8) {
+        self.marks.fetch_or(mark, Ordering::Relaxed);
+        self.notify.notify_one();
+    }
+
+    /// Waits for a mark. Dropping the future loses none.
+    pub(crate) async fn woken(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Takes the marks.
+    pub(crate) fn take(&self) -> Marks {
+        let marks = self.marks.swap(0, Ordering::Relaxed);
+        let end = if marks & REPLACED != 0 {
+            Some(CloseCode::Replaced)
+        } else {
+            (marks & STOPPED != 0).then_some(CloseCode::ShuttingDown)
+        };
+        Marks { tail: self.tail.load(Ordering::Relaxed), look: marks & LOOK != 0, end }
+    }
+}
+
+#[derive(Debug)]
+struct Seat {
+    device: DeviceId,
+    signal: Arc<Signal>,
+}
+
+/// The sessions of this node.
+#[derive(Debug)]
+pub struct Hub {
+    users: Mutex<HashMap<UserId, Vec<Seat>>>,
+    stopped: watch::Sender<Option<String>>,
+}
+
+impl Hub {
+    /// An empty hub; hand a clone to the cluster as its observer.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { users: Mutex::default(), stopped: watch::Sender::new(None) })
+    }
+
+    /// How many devices are connected here.
+    pub fn devices(&self) -> usize {
+        self.users.lock().values().map(Vec::len).sum()
+    }
+
+    /// Why this node stopped at a fault; none while it runs.
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.stopped.subscribe()
+    }
+
+    /// Takes a device's seat until the registration is dropped. Who has it now is replaced.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        user: &UserId,
+        device: &DeviceId,
+        signal: Arc<Signal>,
+    ) -> Registration {
+        let mut users = self.users.lock();
+        let seats = users.entry(user.clone()).or_default();
+        seats.retain(|seat| {
+            let same = seat.device == *device;
+            if same {
+                seat.signal.mark(REPLACED);
+            }
+            !same
+        });
+        seats.push(Seat { device: device.clone(), signal: Arc::clone(&signal) });
+        Registration { hub: Arc::clone(self), user: user.clone(), signal }
+    }
+
+    fn leave(&self, user: &UserId, signal: &Arc<Signal>) {
+        let mut users = self.users.lock();
+        if let Some(seats) = users.get_mut(user) {
+            seats.retain(|seat| !Arc::ptr_eq(&seat.signal, signal));
+            if seats.is_empty() {
+                users.remove(user);
+            }
+        }
+    }
+
+    fn mark_all(&self, mark: u8) {
+        for seat in self.users.lock().values().flatten() {
+            seat.signal.mark(mark);
+        }
+    }
+}
+
+impl Observer for Hub {
+    fn applied(&self, _index: u64, effects: &[Effect]) {
+        let users = self.users.lock();
+        if users.is_empty() {
+            return;
+        }
+        for effect in effects {
+            let Effect::QueueGrew { user, seq } = effect else { continue };
+            for seat in users.get(user).into_iter().flatten() {
+                seat.signal.grew(*seq);
+            }
+        }
+    }
+
+    fn state_replaced(&self) {
+        self.mark_all(LOOK);
+    }
+
+    fn device_claimed(&self, user: &UserId, device: &DeviceId) {
+        let users = self.users.lock();
+        for seat in users.get(user).into_iter().flatten() {
+            if seat.device == *device {
+                seat.signal.mark(REPLACED);
+            }
+        }
+    }
+
+    fn stopped(&self, reason: &str) {
+        self.stopped.send_replace(Some(reason.to_owned()));
+        self.mark_all(STOPPED);
+    }
+}
+
+/// A device's seat.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    hub: Arc<Hub>,
+    user: UserId,
+    signal: Arc<Signal>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.hub.leave(&self.user, &self.signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn sit(hub: &Arc<Hub>, name: &str, device: &str) -> (Arc<Signal>, Registration) {
+        let signal = Arc::new(Signal::default());
+        let device = DeviceId::new(device).unwrap();
+        let registration = hub.register(&user(name), &device, Arc::clone(&signal));
+        (signal, registration)
+    }
+
+    fn grew(name: &str, seq: u64) -> Effect {
+        Effect::QueueGrew { user: user(name), seq }
+    }
+
+    #[test]
+    fn only_the_users_own_sessions_are_woken() {
+        let hub = Hub::new();
+        let (alice, _a) = sit(&hub, "alice", "phone");
+        let (other, _b) = sit(&hub, "alice", "laptop");
+        let (bob, _c) = sit(&hub, "bob", "phone");
+        hub.applied(1, &[grew("alice", 7), grew("carol", 1)]);
+        assert_eq!(alice.take(), Marks { tail: 7, look: false, end: None });
+        assert_eq!(other.take().tail, 7);
+        assert_eq!(bob.take().tail, 0);
+    }
+
+    #[test]
+    fn the_same_device_is_replaced_and_others_stay() {
+        let hub = Hub::new();
+        let (old, old_seat) = sit(&hub, "alice", "phone");
+        let (laptop, _b) = sit(&hub, "alice", "laptop");
+        let (new, _c) = sit(&hub, "alice", "phone");
+        assert_eq!(old.take().end, Some(CloseCode::Replaced));
+        assert_eq!(laptop.take().end, None);
+        drop(old_seat);
+        assert_eq!(hub.devices(), 2);
+        hub.applied(1, &[grew("alice", 1)]);
+        assert_eq!(new.take().tail, 1);
+    }
+
+    #[test]
+    fn a_device_claimed_elsewhere_loses_its_seat_here() {
+        let hub = Hub::new();
+        let (phone, _a) = sit(&hub, "alice", "phone");
+        let (laptop, _b) = sit(&hub, "alice", "laptop");
+        hub.device_claimed(&user("alice"), &DeviceId::new("phone").unwrap());
+        assert_eq!(phone.take().end, Some(CloseCode::Replaced));
+        assert_eq!(laptop.take().end, None);
+    }
+
+    #[test]
+    fn a_replaced_state_and_a_stop_reach_everybody() {
+        let hub = Hub::new();
+        let (alice, _a) = sit(&hub, "alice", "phone");
+        let (bob, _b) = sit(&hub, "bob", "phone");
+        hub.state_replaced();
+        assert!(alice.take().look && bob.take().look);
+        Observer::stopped(&*hub, "disk");
+        assert_eq!(alice.take().end, Some(CloseCode::ShuttingDown));
+        assert_eq!(hub.stopped().borrow().as_deref(), Some("disk"));
+    }
+
+    #[tokio::test]
+    async fn a_mark_set_before_the_wait_is_not_lost() {
+        let hub = Hub::new();
+        let (alice, _a) = sit(&hub, "alice", "phone");
+        hub.applied(1, &[grew("alice", 1)]);
+        hub.applied(2, &[grew("alice", 2)]);
+        alice.woken().await;
+        assert_eq!(alice.take().tail, 2);
+    }
+
+    #[test]
+    fn an_empty_user_leaves_nothing_behind() {
+        let hub = Hub::new();
+        drop(sit(&hub, "alice", "phone"));
+        assert!(hub.users.lock().is_empty());
+    }
+}

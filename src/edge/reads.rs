@@ -1,0 +1,325 @@
+//! Reading the store for clients: fresh enough, cut to a frame, and off the event loop when it may
+//! take long.
+//!
+//! The store's queries are synchronous. Near a queue's tail they touch memory, and are made in
+//! place; a deeper page may come from disk, and goes to a thread that may block. How many of these
+//! run at once is bounded, and so is what one of them holds: pages are gathered in small pieces
+//! until a frame is full.
+
+use std::sync::Arc;
+
+use roost_cluster::Cluster;
+use roost_protocol::limits::{DEFAULT_PAGE, MAX_PAGE};
+use roost_protocol::reply::{ConversationsPage, HistoryPage, Page};
+use roost_protocol::request::{Conversations, History, Pull};
+use roost_protocol::size::MAX_PAGE_BYTES;
+use roost_protocol::{ErrorBody, ErrorCode, Item, OkBody};
+use roost_storage::Fault;
+use roost_storage::model::{ConversationId, UserId};
+use roost_storage::store::{HistoryRange, QueueBounds, Store};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::convert::{conversation_id, item_out, message_out, summary_out};
+use super::errors::{bad_request, error, fault, submit_error};
+use super::session::event::{PushPage, Query};
+use crate::auth::unix_ms;
+
+/// How far below the tail a page may begin to be read in place.
+const NEAR: u64 = 64;
+/// Elements of one piece of a page.
+const PIECE: usize = 64;
+/// Reads that may block, at once.
+const MAX_BLOCKING: usize = 16;
+
+/// Reads for clients; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reads {
+    cluster: Cluster,
+    blocking: Arc<Semaphore>,
+}
+
+/// A piece of a queue, cut to what fits into a frame.
+struct QueuePiece {
+    items: Vec<Item>,
+    bounds: QueueBounds,
+    more: bool,
+}
+
+impl Reads {
+    /// Reads from this node's store.
+    pub(crate) fn new(cluster: Cluster) -> Self {
+        Self { cluster, blocking: Arc::new(Semaphore::new(MAX_BLOCKING)) }
+    }
+
+    /// Answers a client's read; `seen` is the log index that the answer must reflect at least.
+    pub(crate) async fn answer(
+        &self,
+        user: UserId,
+        query: Query,
+        seen: u64,
+        deadline: Instant,
+    ) -> Result<OkBody, ErrorBody> {
+        match query {
+            Query::Pull(pull) => self.pull(user, pull, seen, deadline).await.map(OkBody::Page),
+            Query::History(history) => {
+                self.wait(seen.max(history.applied.unwrap_or(0)), deadline).await?;
+                self.history(user, history).await.map(OkBody::History)
+            }
+            Query::Conversations(page) => {
+                self.wait(seen.max(page.applied.unwrap_or(0)), deadline).await?;
+                self.conversations(user, page).await.map(OkBody::Conversations)
+            }
+        }
+    }
+
+    /// A page of a user's queue.
+    pub(crate) async fn pull(
+        &self,
+        user: UserId,
+        pull: Pull,
+        seen: u64,
+        deadline: Instant,
+    ) -> Result<Page, ErrorBody> {
+        let limit = page_limit(pull.limit)?;
+        if pull.linearizable {
+            self.cluster.read_barrier(deadline).await.map_err(|why| submit_error(&why))?;
+        }
+        self.wait(seen.max(pull.applied.unwrap_or(0)), deadline).await?;
+        let (piece, applied) = self.queue(user, pull.after, limit).await?;
+        let QueuePiece { items, bounds: QueueBounds { head, tail }, more } = piece;
+        Ok(Page { items, head, tail, more, applied })
+    }
+
+    /// A page for pushing.
+    pub(crate) async fn push_page(
+        &self,
+        user: UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<PushPage, ErrorBody> {
+        let (piece, applied) = self.queue(user, after, limit).await?;
+        Ok(PushPage { items: piece.items, tail: piece.bounds.tail, applied })
+    }
+
+    /// Waits until this node applied `index`.
+    pub(crate) async fn wait(&self, index: u64, deadline: Instant) -> Result<(), ErrorBody> {
+        if self.cluster.applied() >= index {
+            return Ok(());
+        }
+        self.cluster.wait_applied(index, deadline).await.map_err(|why| submit_error(&why))
+    }
+
+    async fn queue(
+        &self,
+        user: UserId,
+        after: u64,
+        limit: usize,
+    ) -> Result<(QueuePiece, u64), ErrorBody> {
+        // Asked before the page: the page reflects at least this.
+        let applied = self.cluster.applied();
+        let bounds = self.cluster.store().queue_bounds(&user).map_err(|why| fault(&why))?;
+        let piece = if bounds.tail.saturating_sub(after) <= NEAR {
+            queue_piece(self.cluster.store(), &user, after, limit).map_err(|why| fault(&why))?
+        } else {
+            self.blocking(move |store| queue_piece(store, &user, after, limit)).await?
+        };
+        Ok((piece, applied))
+    }
+
+    async fn history(&self, user: UserId, history: History) -> Result<HistoryPage, ErrorBody> {
+        let limit = page_limit(history.limit)?;
+        let id = conversation_id(&history.conversation)?;
+        let range = match (history.before, history.after) {
+            (None, None) => HistoryRange::Newest,
+            (Some(before), None) => HistoryRange::Before(before),
+            (None, Some(after)) => HistoryRange::After(after),
+            (Some(_), Some(_)) => {
+                return Err(bad_request("`before` and `after` exclude each other"));
+            }
+        };
+        let applied = self.cluster.applied();
+        let found = self.blocking(move |store| {
+            if store.conversation(&id)?.is_none() {
+                return Ok(Err(error(ErrorCode::NotFound, "conversation not found")));
+            }
+            if !store.members(&id)?.contains_key(&user) {
+                return Ok(Err(error(ErrorCode::NotAMember, "not a member of this conversation")));
+            }
+            history_piece(store, &id, range, limit).map(Ok)
+        });
+        let (messages, more) = found.await??;
+        Ok(HistoryPage { messages, more, applied })
+    }
+
+    async fn conversations(
+        &self,
+        user: UserId,
+        request: Conversations,
+    ) -> Result<ConversationsPage, ErrorBody> {
+        let limit = page_limit(request.limit)?;
+        let after = request.after.as_deref().map(conversation_id).transpose()?;
+        let applied = self.cluster.applied();
+        let (conversations, more) =
+            self.blocking(move |store| conversations_piece(store, &user, after, limit)).await?;
+        let next = conversations.last().filter(|_| more).map(|last| last.id.clone());
+        Ok(ConversationsPage { conversations, more, next, applied })
+    }
+
+    /// Runs a query on a thread that may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Store) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        let _permit = self.blocking.acquire().await;
+        let store = Arc::clone(self.cluster.store());
+        match tokio::task::spawn_blocking(move || query(&store)).await {
+            Ok(found) => found.map_err(|why| fault(&why)),
+            Err(why) => {
+                tracing::error!(%why, "a read ended early");
+                Err(error(ErrorCode::Internal, "the read ended early"))
+            }
+        }
+    }
+}
+
+/// A request's `limit`.
+pub(crate) fn page_limit(limit: Option<u32>) -> Result<usize, ErrorBody> {
+    match limit.map(|limit| limit as usize) {
+        None => Ok(DEFAULT_PAGE),
+        Some(limit) if (1..=MAX_PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(bad_request(format!("`limit` is 1 to {MAX_PAGE}"))),
+    }
+}
+
+/// What still fits into a page.
+struct Room(usize);
+
+impl Room {
+    /// Whether an element of this size goes in. The first one always does: a frame holds any.
+    fn take(&mut self, bound: usize, first: bool) -> bool {
+        let left = self.0.checked_sub(bound + 1);
+        self.0 = left.unwrap_or(0);
+        left.is_some() || first
+    }
+}
+
+fn queue_piece(
+    store: &Store,
+    user: &UserId,
+    after: u64,
+    limit: usize,
+) -> Result<QueuePiece, Fault> {
+    let now_ms = unix_ms().max(store.now_ms());
+    let mut room = Room(MAX_PAGE_BYTES);
+    let mut items: Vec<Item> = Vec::new();
+    loop {
+        let after = items.last().map_or(after, |item| item.seq);
+        let page = store.queue_page(user, after, PIECE.min(limit - items.len()), now_ms)?;
+        let empty = page.items.is_empty();
+        for item in page.items.into_iter().map(item_out) {
+            if !room.take(item.encoded_bound(), items.is_empty()) {
+                return Ok(QueuePiece { items, bounds: page.bounds, more: true });
+            }
+            items.push(item);
+        }
+        if !page.more || empty || items.len() >= limit {
+            return Ok(QueuePiece { items, bounds: page.bounds, more: page.more });
+        }
+    }
+}
+
+fn history_piece(
+    store: &Store,
+    id: &ConversationId,
+    mut range: HistoryRange,
+    limit: usize,
+) -> Result<(Vec<roost_protocol::Message>, bool), Fault> {
+    let now_ms = unix_ms().max(store.now_ms());
+    let forward = matches!(range, HistoryRange::After(_));
+    let mut room = Room(MAX_PAGE_BYTES);
+    // In the direction of the query; turned round at the end.
+    let mut messages: Vec<roost_protocol::Message> = Vec::new();
+    let more = loop {
+        let page = store.history(id, range, PIECE.min(limit - messages.len()), now_ms)?;
+        let empty = page.messages.is_empty();
+        let mut found: Vec<_> = page.messages.into_iter().map(message_out).collect();
+        if !forward {
+            found.reverse();
+        }
+        let before = messages.len();
+        let whole = found.len();
+        for message in found {
+            if !room.take(message.encoded_bound(), messages.is_empty()) {
+                break;
+            }
+            messages.push(message);
+        }
+        if messages.len() - before < whole {
+            break true;
+        }
+        if !page.more || empty || messages.len() >= limit {
+            break page.more;
+        }
+        let Some(last) = messages.last() else { break page.more };
+        range =
+            if forward { HistoryRange::After(last.seq) } else { HistoryRange::Before(last.seq) };
+    };
+    if !forward {
+        messages.reverse();
+    }
+    Ok((messages, more))
+}
+
+fn conversations_piece(
+    store: &Store,
+    user: &UserId,
+    mut after: Option<ConversationId>,
+    limit: usize,
+) -> Result<(Vec<roost_protocol::ConversationSummary>, bool), Fault> {
+    let now_ms = unix_ms().max(store.now_ms());
+    let mut room = Room(MAX_PAGE_BYTES);
+    let mut found = Vec::new();
+    loop {
+        let piece = PIECE.min(limit - found.len());
+        let (page, more) = store.conversations(user, after.as_ref(), piece, now_ms)?;
+        let empty = page.is_empty();
+        for summary in page {
+            let id = summary.id.clone();
+            let summary = summary_out(summary);
+            if !room.take(summary.encoded_bound(), found.is_empty()) {
+                return Ok((found, true));
+            }
+            after = Some(id);
+            found.push(summary);
+        }
+        if !more || empty || found.len() >= limit {
+            return Ok((found, more));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_checked_and_has_a_default() {
+        assert_eq!(page_limit(None), Ok(DEFAULT_PAGE));
+        assert_eq!(page_limit(Some(500)), Ok(500));
+        for limit in [0, 501, u32::MAX] {
+            assert_eq!(page_limit(Some(limit)).unwrap_err().code, ErrorCode::BadRequest);
+        }
+    }
+
+    #[test]
+    fn a_page_takes_the_first_element_whatever_its_size() {
+        let mut room = Room(10);
+        assert!(room.take(100, true));
+        assert!(!room.take(1, false));
+        let mut room = Room(10);
+        assert!(room.take(4, true));
+        assert!(room.take(4, false));
+        assert!(!room.take(1, false));
+    }
+}
