@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use roost_protocol::reply::Connected;
 use roost_protocol::request::Connect;
 use roost_protocol::{
-    Encoding, ErrorBody, OkBody, Operation, OperationKind, Push, ServerFrame, limits,
+    CloseCode, Encoding, ErrorBody, ErrorCode, OkBody, Operation, OperationKind, Push, ServerFrame,
+    limits,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -202,6 +203,11 @@ fn connect_failed(options: &ConnectOptions, error: ClientError) -> ClientError {
                 endpoint: options.endpoint.to_string(),
                 reason: reason.to_string(),
             }
+        }
+        ClientError::Lost(reason) | ClientError::Closed(reason)
+            if reason.code == Some(CloseCode::Unauthorized) =>
+        {
+            ClientError::Refused(ErrorBody::new(ErrorCode::Unauthorized, reason.message))
         }
         ClientError::Lost(reason) => ClientError::Closed(reason),
         other => other,

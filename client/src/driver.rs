@@ -171,7 +171,7 @@ impl Driver {
         let wait = self.options.backoff().delay(self.failures / nodes);
         self.failures = self.failures.saturating_add(1);
         match error.retry_after() {
-            Some(asked) if nodes == 1 || self.failures % nodes == 0 => wait.max(asked),
+            Some(asked) if nodes == 1 || self.failures.is_multiple_of(nodes) => wait.max(asked),
             _ => wait,
         }
     }
