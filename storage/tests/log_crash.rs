@@ -194,14 +194,15 @@ fn written() -> (SimDisk, Vec<(String, Vec<u8>)>) {
     drop(log);
     let names = disk.list(Path::new(DIR)).unwrap();
     assert!(names.len() >= 3);
-    let bytes_of = |name: &String| {
-        let file = disk.open(&Path::new(DIR).join(name), OpenMode::Existing).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_at(0, &mut bytes).unwrap();
-        (name.clone(), bytes)
-    };
-    let files = names.iter().map(bytes_of).collect();
+    let files = names.iter().map(|name| (name.clone(), bytes_of(&disk, name))).collect();
     (disk, files)
+}
+
+fn bytes_of(disk: &SimDisk, name: &str) -> Vec<u8> {
+    let file = disk.open(&Path::new(DIR).join(name), OpenMode::Existing).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
 }
 
 /// Where the frames of a segment begin and, last, end.
@@ -251,8 +252,10 @@ fn damage_to_the_newest_frame_never_gives_other_content() {
     for offset in bounds[bounds.len() - 2]..*bounds.last().unwrap() {
         let damaged = disk.crash(CrashPolicy::KeepAll);
         damaged.flip_bit(&Path::new(DIR).join(name), offset as u64, 3).unwrap();
-        let log = open(damaged, SEGMENT_BYTES, CACHE_BYTES).unwrap();
+        let log = open(damaged.clone(), SEGMENT_BYTES, CACHE_BYTES).unwrap();
         assert_eq!(Model::of(&log), without);
+        let behind = &bytes_of(&damaged, name)[bounds[bounds.len() - 2]..];
+        assert!(behind.iter().all(|byte| *byte == 0), "what was cut off is gone for good");
     }
     let behind = disk.crash(CrashPolicy::KeepAll);
     behind.flip_bit(&Path::new(DIR).join(name), *bounds.last().unwrap() as u64 + 40, 3).unwrap();
@@ -280,6 +283,24 @@ fn a_segment_that_vanished_is_corruption() {
         damaged.remove(&Path::new(DIR).join(name)).unwrap();
         let opened = open(damaged, SEGMENT_BYTES, CACHE_BYTES);
         assert!(matches!(opened, Err(Fault::Corrupt(_))), "{name}: {opened:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_never_finished_counts_only_right_behind_the_newest() {
+    let (disk, files) = written();
+    let whole =
+        Model::of(&open(disk.crash(CrashPolicy::KeepAll), SEGMENT_BYTES, CACHE_BYTES).unwrap());
+    for (further, len) in [(1, 0), (1, 10), (1, SEGMENT_BYTES), (2, 0), (2, SEGMENT_BYTES)] {
+        let disk = disk.crash(CrashPolicy::KeepAll);
+        let path = format!("{DIR}/{:010}.log", files.len() + further);
+        disk.open(Path::new(&path), OpenMode::CreateNew).unwrap().set_len(len).unwrap();
+        match open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES) {
+            Ok(log) if further == 1 => assert_eq!(Model::of(&log), whole),
+            Err(Fault::Corrupt(_)) if further == 2 => continue,
+            other => panic!("{further} behind the newest: {other:?}"),
+        }
+        assert!(!disk.exists(Path::new(&path)).unwrap());
     }
 }
 

@@ -12,6 +12,10 @@
 //! reading of the contract: a file whose name was never synced is gone after a power cut, even if
 //! its content was synced, and what a failed sync should have written is not written by a later one.
 
+mod change;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -19,6 +23,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use self::change::{ContentChange, Fate, FileState, NameChange, Random};
 use super::real::check_relative;
 use super::{Disk, DiskFile, OpenMode};
 
@@ -54,33 +59,6 @@ struct State {
     durable_names: BTreeMap<PathBuf, u64>,
     pending_names: Vec<NameChange>,
     next_file: u64,
-}
-
-#[derive(Debug, Clone, Default)]
-struct FileState {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-struct Change {
-    what: ContentChange,
-    /// A sync that should have written it failed, so that no later one will.
-    abandoned: bool,
-}
-
-#[derive(Debug, Clone)]
-enum ContentChange {
-    Write { offset: u64, bytes: Vec<u8> },
-    SetLen(u64),
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Create { path: PathBuf, file: u64 },
-    Rename { from: PathBuf, to: PathBuf, file: u64 },
-    Remove { path: PathBuf },
 }
 
 impl SimDisk {
@@ -196,67 +174,6 @@ impl State {
         self.names.clone_from(&self.durable_names);
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.files.retain(|file, _| named.contains(file));
-    }
-}
-
-impl FileState {
-    fn change(&mut self, what: ContentChange) {
-        what.apply(&mut self.bytes);
-        self.pending.push(Change { what, abandoned: false });
-    }
-
-    fn sync(&mut self) {
-        for change in self.pending.drain(..).filter(|change| !change.abandoned) {
-            change.what.apply(&mut self.durable);
-        }
-    }
-}
-
-impl ContentChange {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Write { offset, bytes: written } => put(bytes, *offset, written),
-            Self::SetLen(len) => bytes.resize(to_usize(*len), 0),
-        }
-    }
-
-    fn apply_part(&self, bytes: &mut Vec<u8>, fate: &mut impl FnMut(usize) -> Fate) {
-        let Self::Write { offset, bytes: written } = self else {
-            if fate(0) == Fate::Kept {
-                self.apply(bytes);
-            }
-            return;
-        };
-        match fate(written.len()) {
-            Fate::Kept => put(bytes, *offset, written),
-            Fate::Lost => {}
-            Fate::Front(len) => put(bytes, *offset, &written[..len]),
-            Fate::Back(from) => put(bytes, *offset + from as u64, &written[from..]),
-        }
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Create { path, file } => {
-                names.insert(path.clone(), *file);
-            }
-            Self::Rename { from, to, file } => {
-                names.remove(from);
-                names.insert(to.clone(), *file);
-            }
-            Self::Remove { path } => {
-                names.remove(path);
-            }
-        }
-    }
-
-    fn touches(&self, dir: &Path) -> bool {
-        match self {
-            Self::Create { path, .. } | Self::Remove { path } => path.parent() == Some(dir),
-            Self::Rename { from, to, .. } => from.parent() == Some(dir) || to.parent() == Some(dir),
-        }
     }
 }
 
@@ -391,175 +308,5 @@ impl DiskFile for SimFile {
             Err(_) => {}
         }
         outcome
-    }
-}
-
-/// What becomes of one unsynced change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Kept,
-    Lost,
-    Front(usize),
-    Back(usize),
-}
-
-/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A fate for a change of `len` bytes; 0 for one that can't be cut.
-    fn fate(&mut self, len: usize) -> Fate {
-        let choice = self.next() % 4;
-        let cut = |random: &mut Self| to_usize(random.next() % len as u64);
-        match choice {
-            0 => Fate::Lost,
-            1 => Fate::Kept,
-            2 if len > 0 => Fate::Front(cut(self)),
-            3 if len > 0 => Fate::Back(cut(self)),
-            2 => Fate::Lost,
-            _ => Fate::Kept,
-        }
-    }
-}
-
-fn put(file: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
-    let start = to_usize(offset);
-    let end = start + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
-    }
-    file[start..end].copy_from_slice(bytes);
-}
-
-fn to_usize(len: u64) -> usize {
-    usize::try_from(len).expect("a simulated file fits into memory")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        let file = disk.open(Path::new(path), OpenMode::Existing).ok()?;
-        let mut bytes = vec![0; to_usize(file.len().unwrap())];
-        file.read_at(0, &mut bytes).unwrap();
-        Some(bytes)
-    }
-
-    fn synced_file(disk: &SimDisk, path: &str, bytes: &[u8]) -> Arc<dyn DiskFile> {
-        let file = disk.open(Path::new(path), OpenMode::CreateNew).unwrap();
-        file.write_at(0, bytes).unwrap();
-        file.sync().unwrap();
-        disk.sync_dir(Path::new("")).unwrap();
-        file
-    }
-
-    #[test]
-    fn a_power_cut_forgets_what_was_not_synced() {
-        let disk = SimDisk::new();
-        let file = synced_file(&disk, "x", b"old");
-        file.write_at(0, b"newer").unwrap();
-        let after = disk.crash(CrashPolicy::LoseUnsynced);
-        assert_eq!(content(&after, "x").unwrap(), b"old");
-        assert_eq!(content(&disk, "x").unwrap(), b"newer");
-        file.sync().unwrap();
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"newer");
-    }
-
-    #[test]
-    fn a_name_is_durable_only_once_its_folder_is_synced() {
-        let disk = SimDisk::new();
-        disk.create_dir_all(Path::new("a/b")).unwrap();
-        let file = disk.open(Path::new("a/b/x"), OpenMode::CreateNew).unwrap();
-        file.write_at(0, b"1").unwrap();
-        file.sync().unwrap();
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"), None);
-        disk.sync_dir(Path::new("a")).unwrap();
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x"), None);
-        disk.sync_dir(Path::new("a/b")).unwrap();
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "a/b/x").unwrap(), b"1");
-        disk.rename(Path::new("a/b/x"), Path::new("a/b/y")).unwrap();
-        let after = disk.crash(CrashPolicy::LoseUnsynced);
-        assert_eq!(after.list(Path::new("a/b")).unwrap(), ["x"]);
-        disk.sync_dir(Path::new("a/b")).unwrap();
-        let after = disk.crash(CrashPolicy::LoseUnsynced);
-        assert_eq!(after.list(Path::new("a/b")).unwrap(), ["y"]);
-    }
-
-    #[test]
-    fn a_killed_process_loses_nothing_but_syncs_nothing_either() {
-        let disk = SimDisk::new();
-        synced_file(&disk, "x", b"old").write_at(0, b"new").unwrap();
-        let after = disk.crash(CrashPolicy::KeepAll);
-        assert_eq!(content(&after, "x").unwrap(), b"new");
-        assert_eq!(content(&after.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"old");
-    }
-
-    #[test]
-    fn a_torn_crash_keeps_loses_or_cuts_a_write_by_its_seed() {
-        let disk = SimDisk::new();
-        synced_file(&disk, "x", b"......").write_at(0, b"abcdef").unwrap();
-        let outcome = |seed| content(&disk.crash(CrashPolicy::Torn { seed }), "x").unwrap();
-        let seen: BTreeSet<Vec<u8>> = (0..400).map(outcome).collect();
-        for whole in [&b"......"[..], b"abcdef", b"abc...", b"...def"] {
-            assert!(seen.contains(whole));
-        }
-        for seed in 0..20 {
-            assert_eq!(outcome(seed), outcome(seed));
-        }
-    }
-
-    #[test]
-    fn a_dead_process_changes_nothing_more() {
-        let disk = SimDisk::new();
-        let file = synced_file(&disk, "x", b"1");
-        assert_eq!(disk.operations(), 4);
-        disk.stop_at(6);
-        file.write_at(0, b"2").unwrap();
-        assert!(file.sync().is_err());
-        assert!(file.write_at(0, b"3").is_err());
-        assert!(disk.remove(Path::new("x")).is_err());
-        assert_eq!(content(&disk.crash(CrashPolicy::KeepAll), "x").unwrap(), b"2");
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"1");
-    }
-
-    #[test]
-    fn a_failed_operation_does_nothing_and_the_next_one_works() {
-        let disk = SimDisk::new();
-        let file = synced_file(&disk, "x", b"1");
-        disk.fail_at(5);
-        let error = file.write_at(0, b"2").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
-        file.write_at(1, b"3").unwrap();
-        assert_eq!(content(&disk, "x").unwrap(), b"13");
-    }
-
-    #[test]
-    fn what_a_failed_sync_dropped_no_later_sync_writes() {
-        let disk = SimDisk::new();
-        let file = synced_file(&disk, "x", b"..");
-        file.write_at(0, b"a").unwrap();
-        disk.fail_at(6);
-        assert!(file.sync().is_err());
-        file.write_at(1, b"b").unwrap();
-        file.sync().unwrap();
-        assert_eq!(content(&disk, "x").unwrap(), b"ab");
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b".b");
-    }
-
-    #[test]
-    fn a_flipped_bit_stays_flipped() {
-        let disk = SimDisk::new();
-        synced_file(&disk, "x", b"a");
-        disk.flip_bit(Path::new("x"), 0, 1).unwrap();
-        assert_eq!(content(&disk.crash(CrashPolicy::LoseUnsynced), "x").unwrap(), b"c");
-        assert!(disk.flip_bit(Path::new("x"), 1, 0).is_err());
     }
 }
