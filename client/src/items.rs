@@ -89,8 +89,10 @@ pub(crate) struct Feed {
     deliveries: mpsc::Sender<Delivery>,
     backlog: VecDeque<Delivery>,
     progress: Arc<Progress>,
-    /// The newest sequence in the backlog or beyond; `None` before the first connection.
-    delivered: Option<u64>,
+    /// Where the queue began for this consumer; `None` before the first connection.
+    base: Option<u64>,
+    /// The newest sequence in the backlog or beyond; at least `base`.
+    delivered: u64,
 }
 
 impl Feed {
@@ -99,13 +101,23 @@ impl Feed {
         let (sender, deliveries) = mpsc::channel(window.max(1));
         let progress = Arc::new(Progress::default());
         let items = Items { deliveries, progress: progress.clone(), given: 0, _commands: commands };
-        let feed = Self { deliveries: sender, backlog: VecDeque::new(), progress, delivered: None };
+        let feed = Self {
+            deliveries: sender,
+            backlog: VecDeque::new(),
+            progress,
+            base: None,
+            delivered: 0,
+        };
         (feed, items)
     }
 
     /// Where the next connection's pushes must go on; `None` for the device's cursor.
+    ///
+    /// That is after the consumed item, not after the delivered one: the node counts the window
+    /// from there, so what waits for the consumer stays within one window however often the
+    /// connection changes. What comes again is passed over.
     pub(crate) fn resume_after(&self) -> Option<u64> {
-        self.delivered
+        self.base.map(|base| base.max(self.progress.consumed()))
     }
 
     /// How far the consumer got.
@@ -116,23 +128,27 @@ impl Feed {
     /// A connection stands that was asked to go on after `asked`.
     pub(crate) fn connected(&mut self, asked: Option<u64>, connected: &Connected) {
         let expected = asked.unwrap_or(connected.cursor);
-        if connected.resumed {
-            self.delivered = Some(expected);
-            return;
+        if self.base.is_none() {
+            self.base = Some(expected);
+            self.delivered = expected;
         }
-        let head = connected.head;
-        self.backlog.push_back(Delivery::Skipped { after: expected, head });
-        self.delivered = Some(head.saturating_sub(1));
+        let before_head = connected.head.saturating_sub(1);
+        if !connected.resumed && before_head > self.delivered {
+            let skipped = Delivery::Skipped { after: self.delivered, head: connected.head };
+            self.backlog.push_back(skipped);
+            self.base = Some(before_head);
+            self.delivered = before_head;
+        }
     }
 
     /// Takes a pushed item over, if it is the next one.
     pub(crate) fn offer(&mut self, item: Item) -> Offered {
-        let next = self.delivered.map_or(item.seq, |delivered| delivered + 1);
+        let next = self.delivered + 1;
         if item.seq > next {
             return Offered::Gap;
         }
         if item.seq == next {
-            self.delivered = Some(item.seq);
+            self.delivered = next;
             self.backlog.push_back(Delivery::Item(item));
         }
         Offered::Taken
@@ -200,7 +216,29 @@ mod tests {
         assert_eq!(feed.offer(item(8)), Offered::Taken);
         assert_eq!(feed.offer(item(10)), Offered::Gap);
         assert_eq!(feed.backlog.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_goes_on_after_what_was_consumed() {
+        let (mut feed, mut items) = feed();
+        assert_eq!(feed.resume_after(), None);
+        feed.connected(None, &connected(1, 7, true));
+        assert_eq!(feed.resume_after(), Some(7));
+        for seq in 8..=10 {
+            assert_eq!(feed.offer(item(seq)), Offered::Taken);
+        }
+        feed.deliver().await;
+        items.next().await;
+        assert_eq!(feed.resume_after(), Some(7));
+        items.next().await;
         assert_eq!(feed.resume_after(), Some(8));
+        feed.connected(Some(8), &connected(1, 7, true));
+        for seq in 9..=11 {
+            assert_eq!(feed.offer(item(seq)), Offered::Taken);
+        }
+        feed.deliver().await;
+        assert_eq!(items.next().await, Some(Delivery::Item(item(10))));
+        assert_eq!(items.next().await, Some(Delivery::Item(item(11))));
     }
 
     #[tokio::test]

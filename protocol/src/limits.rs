@@ -18,7 +18,7 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 pub const MAX_USERS_PER_REQUEST: usize = 1_000;
 /// Most requests of one connection that may wait for a reply.
 pub const MAX_IN_FLIGHT: usize = 1_024;
-/// Most elements in one page; a request that asks for more gets this many.
+/// Most elements in one page; a request that asks for more is refused.
 pub const MAX_PAGE: usize = 500;
 /// Elements in a page whose request names no limit.
 pub const DEFAULT_PAGE: usize = 100;
@@ -89,11 +89,6 @@ impl Default for Limits {
             idle_timeout_ms: IDLE_TIMEOUT_MS,
         }
     }
-}
-
-/// How many elements a page holds for a request's `limit`: 1 to [`MAX_PAGE`].
-pub fn page_size(limit: Option<u32>) -> usize {
-    limit.map_or(DEFAULT_PAGE, |limit| (limit as usize).clamp(1, MAX_PAGE))
 }
 
 /// How far ahead of the acknowledged item a connection is pushed to, for `connect`'s `window`.

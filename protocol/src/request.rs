@@ -215,7 +215,7 @@ impl Serialize for SendMessage {
 pub struct Pull {
     /// The sequence below the first item wanted.
     pub after: u64,
-    /// Most items wanted; see [`page_size`](crate::limits::page_size).
+    /// Most items wanted, 1 to [`MAX_PAGE`](crate::limits::MAX_PAGE).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// Whether the page must reflect every operation that completed before.
@@ -244,7 +244,7 @@ pub struct History {
     /// The oldest messages above this sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
-    /// Most messages wanted; see [`page_size`](crate::limits::page_size).
+    /// Most messages wanted, 1 to [`MAX_PAGE`](crate::limits::MAX_PAGE).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// An applied index that the client saw: the node answers once it has applied that much.
@@ -310,7 +310,7 @@ pub struct Conversations {
     /// The last page's `next`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<CompactString>,
-    /// Most conversations wanted; see [`page_size`](crate::limits::page_size).
+    /// Most conversations wanted, 1 to [`MAX_PAGE`](crate::limits::MAX_PAGE).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// An applied index that the client saw: the node answers once it has applied that much.
