@@ -1,1 +1,211 @@
-//! How a node is put together. (Skeleton.)
+//! How a node is put together: folder, log, store, replica, edge.
+//!
+//! ```text
+//! DATA/
+//!   lock                 held while a node runs on the folder
+//!   identity.toml        which node this folder is, for ever
+//!   keys/                the cluster's keys, unless they are elsewhere
+//!   shards/0/log/        the Raft log
+//!   shards/0/state/      checkpoint journal and snapshot files
+//!   shards/0/engine/     the cold tier
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use roost_cluster::{Cluster, ClusterOptions, PeerTls};
+use roost_storage::engine;
+use roost_storage::fs::real::RealDisk;
+use roost_storage::fs::{Disk, OpenMode};
+use roost_storage::log::{Log, LogOptions};
+use roost_storage::model::ShardId;
+use roost_storage::store::{Store, StoreOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Auth;
+use crate::config::NodeConfig;
+use crate::edge::{Certificate, Edge, Hub};
+use crate::keys::NodeKeys;
+
+/// The only shard of this version.
+const SHARD: ShardId = ShardId(0);
+/// How long sessions may take to close, and leadership to move, at a shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+/// The version of the folder's layout.
+const LAYOUT_VERSION: u32 = 1;
+const IDENTITY_FILE: &str = "identity.toml";
+const LOCK_FILE: &str = "lock";
+
+/// A running node.
+pub struct Node {
+    cluster: Cluster,
+    edge: Edge,
+    hub: Arc<Hub>,
+    _lock: File,
+}
+
+/// Which node a data folder is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    version: u32,
+    node_id: u64,
+    /// Random, in hexadecimal. The cluster's membership remembers it.
+    store_id: String,
+}
+
+impl Node {
+    /// Starts a node on its data folder. It is up, but may not know a leader yet.
+    ///
+    /// # Errors
+    /// What kept it from starting, in words for whoever runs it.
+    pub async fn start(config: &NodeConfig, keys: NodeKeys) -> anyhow::Result<Self> {
+        let data = config.data.as_path();
+        let disk = RealDisk::open(data.to_path_buf())
+            .with_context(|| format!("the data folder {} can't be used", data.display()))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let lock = lock(data)?;
+        let store_id = identity(disk.as_ref(), data, config.node_id)?;
+        let (log, store) = open_storage(config, &disk).await?;
+
+        let auth = Auth::load(&keys.token, &config.token_public_keys, &config.token_secrets)?;
+        let hub = Hub::new();
+        let options = ClusterOptions {
+            node_id: config.node_id,
+            shard: SHARD,
+            peer_listen: config.peer_listen,
+            peer_addr: peer_address(config),
+            client_addr: config.client_address(),
+            peers: config.peers.clone(),
+            store_id,
+            incarnation: rand::random(),
+            log_keep_entries: config.log_keep_entries,
+            tls: PeerTls::new(keys.ca.clone(), keys.chain.clone(), keys.key.clone_key())?,
+        };
+        let cluster = Cluster::start(options, log, store, disk, hub.clone()).await?;
+        let certificate = Certificate { chain: keys.chain, key: keys.key };
+        let edge =
+            Edge::start(cluster.clone(), hub.clone(), auth, certificate, config.into()).await?;
+        Ok(Self { cluster, edge, hub, _lock: lock })
+    }
+
+    /// Where clients connect.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.edge.local_addr()
+    }
+
+    /// This node's part of the cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Waits until the node stops at a fault, and says which.
+    pub async fn failed(&self) -> String {
+        let mut stopped = self.hub.stopped();
+        // The hub outlives this call, so there is an answer if the wait ends.
+        let reason = stopped.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or_default()
+    }
+
+    /// Stops: tells sessions to go elsewhere, hands over leadership, writes a last checkpoint.
+    pub async fn shutdown(self) {
+        self.edge.shutdown(GRACE).await;
+        self.cluster.shutdown(GRACE).await;
+    }
+}
+
+/// Keeps a second node off the folder for as long as the file lives.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join(LOCK_FILE);
+    let file = File::create(&path).with_context(|| format!("{} can't be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another node runs on {}; stop it first, or use another --data", data.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} can't be locked", path.display()))
+        }
+    }
+}
+
+/// The folder's random id, made at the first start.
+fn identity(disk: &dyn Disk, data: &Path, node_id: u64) -> anyhow::Result<u64> {
+    let path = data.join(IDENTITY_FILE);
+    if !disk.exists(Path::new(IDENTITY_FILE))? {
+        if disk.exists(&shard_folder().join("engine/ENGINE"))? {
+            bail!(
+                "{} is missing, but the folder has data: it was not copied whole",
+                path.display()
+            );
+        }
+        return make_identity(disk, node_id)
+            .with_context(|| format!("{} can't be written", path.display()));
+    }
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} can't be read", path.display()))?;
+    let identity: Identity =
+        toml::from_str(&text).with_context(|| format!("{} does not parse", path.display()))?;
+    if identity.version != LAYOUT_VERSION {
+        bail!(
+            "the data folder has layout version {}, this build reads {LAYOUT_VERSION}",
+            identity.version
+        );
+    }
+    if identity.node_id != node_id {
+        bail!(
+            "the data folder belongs to node {}, not to node {node_id}; a node keeps its number for ever",
+            identity.node_id
+        );
+    }
+    u64::from_str_radix(&identity.store_id, 16)
+        .with_context(|| format!("{}: store_id", path.display()))
+}
+
+fn make_identity(disk: &dyn Disk, node_id: u64) -> anyhow::Result<u64> {
+    let store_id: u64 = rand::random();
+    let identity =
+        Identity { version: LAYOUT_VERSION, node_id, store_id: format!("{store_id:016x}") };
+    let draft = PathBuf::from(format!("{IDENTITY_FILE}.tmp"));
+    let file = disk.open(&draft, OpenMode::Truncate)?;
+    file.write_at(0, toml::to_string(&identity)?.as_bytes())?;
+    file.sync()?;
+    disk.rename(&draft, Path::new(IDENTITY_FILE))?;
+    disk.sync_dir(Path::new(""))?;
+    Ok(store_id)
+}
+
+fn shard_folder() -> PathBuf {
+    PathBuf::from(format!("shards/{}", SHARD.0))
+}
+
+/// Opens log, engine and store, replaying what a crash left. Off the async threads: it reads all
+/// of the log.
+async fn open_storage(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+) -> anyhow::Result<(Arc<Log>, Arc<Store>)> {
+    let (config, disk) = (config.clone(), disk.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let shard = shard_folder();
+        let engine = engine::open(config.engine, &config.data.join(&shard).join("engine"))?;
+        let options = StoreOptions {
+            shard: SHARD,
+            dirty_bytes: config.dirty_bytes,
+            ..StoreOptions::default()
+        };
+        let store = Store::open(disk.clone(), &shard.join("state"), engine, options)?;
+        let log = Log::open(disk, &shard.join("log"), LogOptions::default())?;
+        Ok::<_, roost_storage::Fault>((Arc::new(log), Arc::new(store)))
+    });
+    Ok(opened.await.context("opening the store was interrupted")??)
+}
+
+/// The peer address that others are told: as they were configured, else where it listens.
+fn peer_address(config: &NodeConfig) -> String {
+    config.peers.get(&config.node_id).cloned().unwrap_or_else(|| config.peer_listen.to_string())
+}
