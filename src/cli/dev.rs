@@ -1,0 +1,356 @@
+//! `roost dev`: a whole cluster on this machine, one process a node.
+//!
+//! ```text
+//! DATA/
+//!   cluster.toml   the nodes' addresses, for the other commands
+//!   keys/          shared by all nodes
+//!   node-1/ …      a data folder each
+//! ```
+//!
+//! The supervisor holds the writing end of every node's stdin. A node stops when that pipe ends, so
+//! none outlives the supervisor, however that ends. A node that ends by itself is started again,
+//! after a pause that grows while it keeps failing.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::folder::{CLUSTER_FILE, Description, NODE_FILE, NodeEntry};
+use super::output::{note, say};
+use super::serve::data_flag;
+use crate::config::{DEFAULT_DATA, DEFAULT_LISTEN};
+use crate::keys::ClusterKeys;
+
+/// How many nodes a new cluster has if nothing else is said.
+const DEFAULT_NODES: u16 = 3;
+/// Between one node's client port and the next one's.
+const PORT_STEP: u16 = 10;
+/// How long a node may take to stop by itself.
+const GRACE: Duration = Duration::from_secs(15);
+/// The first pause before a node is started again; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A node that ran for this long starts with the first pause again.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// Runs a whole cluster on loopback: one process a node, on --port, --port + 10, … with the peer
+/// port after each. Ctrl-C stops all nodes; the next start goes on with the same data.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  roost dev --nodes 3
+  roost dev --nodes 5 --port 8000 --data /tmp/five")]
+pub(crate) struct Dev {
+    /// How many nodes [default: as many as the folder has, else 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: Option<u16>,
+    /// The first node's client port [default: the folder's, else 7070]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// The folder for keys and data
+    #[arg(long, env = "ROOST_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+    /// The cold tier's engine; never change it for an existing folder
+    #[arg(long, env = "ROOST_ENGINE", value_name = "NAME", default_value = "sled", value_parser = ["sled", "fjall"])]
+    engine: String,
+    /// Which log lines the nodes write
+    #[arg(long, env = "ROOST_LOG", value_name = "FILTER", default_value = "warn")]
+    log: String,
+}
+
+/// What the supervisor learns from a node's keeper.
+enum Event {
+    Ready(u64),
+    Ended,
+}
+
+impl Dev {
+    /// Runs the cluster until a signal stops it.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let description = self.prepare()?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (stop, stopped) = watch::channel(false);
+        let (events, mut received) = mpsc::channel(16);
+        for node in &description.nodes {
+            let command = self.node_command(node, &description)?;
+            tokio::spawn(keep(node.id, command, stopped.clone(), events.clone()));
+        }
+        drop(events);
+        let mut waiting: std::collections::BTreeSet<u64> =
+            description.nodes.iter().map(|node| node.id).collect();
+        let mut keepers = description.nodes.len();
+        while keepers > 0 {
+            tokio::select! {
+                _ = interrupt.recv(), if !*stop.borrow() => begin_stop(&stop),
+                _ = terminate.recv(), if !*stop.borrow() => begin_stop(&stop),
+                event = received.recv() => match event {
+                    Some(Event::Ready(node)) => {
+                        if waiting.remove(&node) && waiting.is_empty() {
+                            self.welcome(&description);
+                        }
+                    }
+                    Some(Event::Ended) => keepers -= 1,
+                    None => break,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folder and its keys, or checks that the folder fits.
+    fn prepare(&self) -> anyhow::Result<Description> {
+        let path = self.data.join(CLUSTER_FILE);
+        if self.data.join(NODE_FILE).exists() {
+            bail!(
+                "{} holds a node of `roost serve`; name another folder with --data",
+                self.data.display()
+            );
+        }
+        let description = match Description::read(&path)? {
+            Some(found) => self.check(found)?,
+            None => describe(
+                self.nodes.unwrap_or(DEFAULT_NODES),
+                self.port.unwrap_or(DEFAULT_LISTEN.port()),
+            )?,
+        };
+        ClusterKeys::open_or_create(&self.data.join("keys"))?;
+        description.write(&path)?;
+        Ok(description)
+    }
+
+    /// Checks that the folder's cluster is the one that is asked for: its members and their
+    /// addresses are in its log.
+    fn check(&self, found: Description) -> anyhow::Result<Description> {
+        let (count, folder) = (found.nodes.len(), self.data.display());
+        let hint = "or name another folder with --data";
+        if self.nodes.is_some_and(|nodes| usize::from(nodes) != count) {
+            bail!(
+                "{folder} holds a cluster of {count} nodes; start it with --nodes {count}, {hint}"
+            );
+        }
+        let first = found.nodes.first().and_then(|node| node.client.parse::<SocketAddr>().ok());
+        let port = first.with_context(|| format!("{folder}/{CLUSTER_FILE} names no node"))?.port();
+        if self.port.is_some_and(|wanted| wanted != port) {
+            bail!("{folder} holds a cluster on port {port}; start it with --port {port}, {hint}");
+        }
+        Ok(Description { keys: "keys".into(), ..found })
+    }
+
+    fn node_command(&self, node: &NodeEntry, description: &Description) -> anyhow::Result<Command> {
+        let peers: Vec<_> =
+            description.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
+        let data = std::path::absolute(&self.data)?;
+        let folder = data.join(format!("node-{}", node.id));
+        let mut command =
+            Command::new(std::env::current_exe().context("cannot find the roost binary")?);
+        // Only what is said here counts: the supervisor's own variables and ./roost.toml are not the nodes'.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROOST_"))
+        {
+            command.env_remove(name);
+        }
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+        command
+            .arg("serve")
+            .arg("--stop-on-stdin-eof")
+            .args(["--node-id", &node.id.to_string()])
+            .args(["--listen", &node.client, "--peer-listen", &node.peer])
+            .args(["--peers", &peers.join(",")])
+            .args(["--engine", &self.engine, "--log", &self.log])
+            .arg("--keys")
+            .arg(data.join("keys"))
+            .arg("--data")
+            .arg(&folder)
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+
+    fn welcome(&self, description: &Description) {
+        say!("A cluster of {} is ready:", description.nodes.len());
+        for node in &description.nodes {
+            say!(
+                "  node {}  http://{1}, ws://{1}/v1/ws and QUIC; data in {2}",
+                node.id,
+                node.client,
+                folder_of(&self.data, node.id).display()
+            );
+        }
+        let data = data_flag(&self.data);
+        say!("");
+        say!("Try next, in another terminal:");
+        say!("  roost tail --as bob{data}");
+        say!("  roost send --as alice --to bob \"hi\"{data}");
+        say!("  roost status{data}");
+        if let Some(node) = description.nodes.first() {
+            say!("  curl http://{}/healthz", node.client);
+        }
+        say!("Ctrl-C stops all nodes; the next `roost dev` goes on with the same data.");
+    }
+}
+
+/// The nodes of a new cluster.
+fn describe(nodes: u16, port: u16) -> anyhow::Result<Description> {
+    let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string();
+    let nodes = (0..nodes).map(|index| {
+        let client =
+            port.checked_add(index * PORT_STEP).filter(|port| *port > 0 && *port < u16::MAX);
+        let client = client.with_context(|| format!("--port {port}: no room for {nodes} nodes"))?;
+        Ok(NodeEntry {
+            id: u64::from(index) + 1,
+            client: address(client),
+            peer: address(client + 1),
+        })
+    });
+    Ok(Description { keys: "keys".into(), nodes: nodes.collect::<anyhow::Result<_>>()? })
+}
+
+fn folder_of(data: &Path, node: u64) -> PathBuf {
+    data.join(format!("node-{node}"))
+}
+
+fn begin_stop(stop: &watch::Sender<bool>) {
+    say!("Stopping …");
+    stop.send_replace(true);
+}
+
+/// Keeps one node running until it is told to stop.
+async fn keep(
+    id: u64,
+    mut command: Command,
+    mut stop: watch::Receiver<bool>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut pause = FIRST_PAUSE;
+    while !*stop.borrow() {
+        let started = Instant::now();
+        let end = match command.spawn() {
+            Ok(child) => run_once(id, child, &mut stop, &events).await,
+            Err(error) => format!("cannot be started: {error}"),
+        };
+        if *stop.borrow() {
+            break;
+        }
+        if started.elapsed() > STABLE {
+            pause = FIRST_PAUSE;
+        }
+        note!("node-{id} | {end}; starting it again in {} s", pause.as_secs());
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    // The supervisor ends only after every keeper: it listens until then.
+    let _ = events.send(Event::Ended).await;
+}
+
+/// One life of a node: passes its lines on, stops it when told, and says how it ended.
+async fn run_once(
+    id: u64,
+    mut child: Child,
+    stop: &mut watch::Receiver<bool>,
+    events: &mpsc::Sender<Event>,
+) -> String {
+    let stdin = child.stdin.take();
+    let lines = [
+        child.stdout.take().map(|pipe| tokio::spawn(pass_on(id, pipe, Some(events.clone())))),
+        child.stderr.take().map(|pipe| tokio::spawn(pass_on(id, pipe, None))),
+    ];
+    let ended = tokio::select! {
+        ended = child.wait() => Some(ended),
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            drop(stdin);
+            match timeout(GRACE, child.wait()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    note!("node-{id} | did not stop in {} s; killing it", GRACE.as_secs());
+                    let _ = child.start_kill();
+                    child.wait().await
+                }
+            }
+        }
+    };
+    for task in lines.into_iter().flatten() {
+        let _ = task.await;
+    }
+    match ended {
+        Ok(status) => format!("ended unexpectedly ({status})"),
+        Err(error) => format!("cannot be waited for: {error}"),
+    }
+}
+
+/// Passes a node's lines on with its name before them; its one line on stdout says that it is ready.
+async fn pass_on(id: u64, pipe: impl AsyncRead + Unpin, ready: Option<mpsc::Sender<Event>>) {
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match &ready {
+            Some(events) if line == "ready" => {
+                let _ = events.send(Event::Ready(id)).await;
+            }
+            _ => note!("node-{id} | {line}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dev(nodes: impl Into<Option<u16>>, port: impl Into<Option<u16>>, data: &Path) -> Dev {
+        let (nodes, port) = (nodes.into(), port.into());
+        Dev { nodes, port, data: data.into(), engine: "sled".into(), log: "warn".into() }
+    }
+
+    #[test]
+    fn nodes_stand_ten_ports_apart_with_the_peer_port_after_each() {
+        let temp = tempfile::tempdir().unwrap();
+        let nodes = dev(None, None, temp.path()).prepare().unwrap().nodes;
+        let ports: Vec<_> =
+            nodes.iter().map(|node| (node.id, node.client.as_str(), node.peer.as_str())).collect();
+        let expected = [
+            (1, "127.0.0.1:7070", "127.0.0.1:7071"),
+            (2, "127.0.0.1:7080", "127.0.0.1:7081"),
+            (3, "127.0.0.1:7090", "127.0.0.1:7091"),
+        ];
+        assert_eq!(ports, expected);
+        assert!(dev(3, 65_530, &temp.path().join("other")).prepare().is_err());
+    }
+
+    #[test]
+    fn a_second_start_goes_on_with_the_same_nodes() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = dev(5, 8000, temp.path()).prepare().unwrap();
+        assert_eq!(dev(None, None, temp.path()).prepare().unwrap(), first);
+        assert_eq!(dev(5, 8000, temp.path()).prepare().unwrap(), first);
+    }
+
+    #[test]
+    fn a_folder_of_another_kind_size_or_place_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        dev(3, 7070, temp.path()).prepare().unwrap();
+        let refusal = |dev: Dev| dev.prepare().unwrap_err().to_string();
+        assert!(refusal(dev(5, None, temp.path())).contains("3 nodes"));
+        assert!(refusal(dev(3, 8080, temp.path())).contains("port 7070"));
+        std::fs::write(temp.path().join(NODE_FILE), "").unwrap();
+        assert!(refusal(dev(3, 7070, temp.path())).contains("roost serve"));
+    }
+}
