@@ -11,7 +11,7 @@ use super::ApiError;
 use crate::edge::Context;
 
 /// `GET /v1/cluster`: the status, what the store holds, and the digest of its state. Two nodes with
-/// the same digest position have the same digest.
+/// digests of the same `applied` have the same digest.
 pub(super) async fn show(State(context): State<Arc<Context>>) -> Result<Json<Value>, ApiError> {
     let status = context.cluster.status();
     let found = context
@@ -34,7 +34,10 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Result<Json<Val
         "nodes": status.nodes,
         "counts": shown_counts(counts),
         "tiers": shown_tiers(tiers),
-        "digest": { "position": position, "hex": digest.to_string() },
+        "digest": {
+            "applied": position.map(|position| position.index),
+            "value": digest.to_string(),
+        },
         "connected_devices": context.hub.devices(),
     })))
 }

@@ -104,6 +104,12 @@ impl Session {
             && self.queued_bytes < MAX_QUEUED_BYTES
     }
 
+    /// What was handed over and not written yet: frames and bytes.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        (self.queued_frames, self.queued_bytes)
+    }
+
     /// Whether a client is connected.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
