@@ -77,8 +77,9 @@ struct Owned {
     files: &'static [&'static str],
 }
 
-const OWNED: [Owned; 4] = [
+const OWNED: [Owned; 5] = [
     Owned { name: "openraft", manifests: &["roost-raft"], files: &["raft/"] },
+    Owned { name: "openraft-rt-tokio", manifests: &["roost-raft"], files: &["raft/"] },
     Owned { name: "sled", manifests: &["roost-storage"], files: &["storage/src/engine/sled.rs"] },
     Owned { name: "fjall", manifests: &["roost-storage"], files: &["storage/src/engine/fjall.rs"] },
     Owned {
@@ -144,7 +145,7 @@ fn source_breaches(path: &str, text: &str) -> Vec<String> {
     }
     for owned in &OWNED {
         let owner = owned.files.iter().any(|prefix| path.starts_with(prefix));
-        if !owner && names_crate(&code, owned.name) {
+        if !owner && names_crate(&code, &owned.name.replace('-', "_")) {
             breaches.push(format!("{path} names {}", owned.name));
         }
     }
@@ -215,6 +216,20 @@ fn every_package_of_the_workspace_has_its_rule() {
     for member in members.iter().filter_map(toml::Value::as_str) {
         let folder = format!("{member}/");
         assert!(PACKAGES.iter().any(|p| p.folder == folder), "{member} has no rule here");
+    }
+}
+
+#[test]
+fn every_dependency_has_its_line_in_the_docs() {
+    let page = fs::read_to_string(root().join("docs/dependencies.md")).expect("the page is there");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the root has a manifest");
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    let all = manifest["workspace"]["dependencies"].as_table().expect("dependencies is a table");
+    for name in all.keys().filter(|name| !name.starts_with("roost-")) {
+        assert!(
+            page.contains(&format!("| `{name}` |")),
+            "docs/dependencies.md does not name {name}"
+        );
     }
 }
 
