@@ -4,6 +4,13 @@
 //! One binary, so that the harness is compiled and linked once. Each test has its own cluster, and
 //! only one cluster runs at a time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking, and speak to who runs them"
+)]
+
 mod harness;
 mod trace;
 
