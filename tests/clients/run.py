@@ -23,6 +23,8 @@ from checks import conversations, http, queues, refusals, sending  # noqa: F401 
 from cluster import NODES, Cluster
 
 CHECK_S = 60
+# Checks that run at a time: each has users of its own, so they only share the nodes.
+AT_ONCE = 4
 
 
 class Report:
@@ -56,17 +58,26 @@ async def run_check(function, cluster, kind, node):
         await context.close()
 
 
-async def conformance(report, cluster, label, checks, kinds):
-    for function in checks:
-        for kind in kinds:
-            for node in range(NODES):
-                name = f"{label}: {function.__name__} [{kind.name}, node {node + 1}]"
-                await report.run(name, run_check(function, cluster, kind, node))
+async def conformance(report, cluster, label, checks):
+    """Every check over every transport on every node."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(function, kind, node):
+        name = f"{label}: {function.__name__} [{kind.name}, node {node + 1}]"
+        async with slots:
+            await report.run(name, run_check(function, cluster, kind, node))
+
+    await asyncio.gather(*(
+        one(function, kind, node)
+        for function in checks
+        for kind in transports.ALL
+        for node in range(NODES)
+    ))
 
 
 async def everything(report, cluster, only):
     checks = [function for function in REGISTRY if only in function.__name__]
-    await conformance(report, cluster, "calm", checks, transports.ALL)
+    await conformance(report, cluster, "calm", checks)
     if only and only != "faults":
         return
     for seed in (1, 2):
@@ -74,7 +85,7 @@ async def everything(report, cluster, only):
         await report.run(name, faults.run(cluster, seed, f"f{seed}"))
     for node in range(NODES):
         await asyncio.to_thread(cluster.wait_ready, node)
-    await conformance(report, cluster, "afterwards", checks, transports.ALL)
+    await conformance(report, cluster, "afterwards", checks)
 
 
 def summary(report, cluster, took_s):
