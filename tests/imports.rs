@@ -220,6 +220,28 @@ fn every_package_of_the_workspace_has_its_rule() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let files = rust_files();
+    let mut idle = Vec::new();
+    for package in &PACKAGES {
+        let path = root().join(package.folder).join("Cargo.toml");
+        let manifest = fs::read_to_string(path).expect("every package has a manifest");
+        let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+        for dependency in dependencies(&manifest) {
+            let krate = dependency.replace('-', "_");
+            let used = files
+                .iter()
+                .filter(|file| package_of(&file.path).name == package.name)
+                .any(|file| words(&code_only(&file.text)).any(|(_, word)| word == krate));
+            if !used {
+                idle.push(format!("{} does not use {dependency}", package.name));
+            }
+        }
+    }
+    assert!(idle.is_empty(), "{}", idle.join("\n"));
+}
+
+#[test]
 fn every_dependency_has_its_line_in_the_docs() {
     let page = fs::read_to_string(root().join("docs/dependencies.md")).expect("the page is there");
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the root has a manifest");

@@ -95,7 +95,7 @@ pub enum EdgeError {
 pub struct Edge {
     context: Arc<Context>,
     address: SocketAddr,
-    quic: quinn::Endpoint,
+    quic: quic::Endpoint,
 }
 
 impl Edge {
@@ -148,8 +148,8 @@ impl Edge {
 /// Binds TCP and UDP on the same port number.
 async fn bind(
     listen: SocketAddr,
-    config: &quinn::ServerConfig,
-) -> Result<(TcpListener, quinn::Endpoint), EdgeError> {
+    config: &quic::ServerConfig,
+) -> Result<(TcpListener, quic::Endpoint), EdgeError> {
     let failed = |source| EdgeError::Listen { address: listen, source };
     let mut attempts = if listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {

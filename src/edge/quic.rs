@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, EndpointConfig, Incoming, RecvStream, SendStream, VarInt};
+pub(crate) use quinn::{Endpoint, ServerConfig};
 use roost_protocol::frame::FrameDecoder;
 use roost_protocol::limits::MAX_FRAME_BYTES;
 use roost_protocol::{ALPN, CloseCode, Encoding};
@@ -39,7 +40,7 @@ const CHUNK: usize = 64 * 1024;
 pub(crate) fn server_config(
     certificate: Certificate,
     options: &EdgeOptions,
-) -> Result<quinn::ServerConfig, EdgeError> {
+) -> Result<ServerConfig, EdgeError> {
     let refused = |why: &dyn std::fmt::Display| EdgeError::Certificate(why.to_string());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
@@ -51,7 +52,7 @@ pub(crate) fn server_config(
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.max_early_data_size = 0;
     let tls = QuicServerConfig::try_from(tls).map_err(|why| refused(&why))?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(Arc::new(transport(options)))
         .max_incoming(MAX_INCOMING)
@@ -77,7 +78,7 @@ fn transport(options: &EdgeOptions) -> quinn::TransportConfig {
 }
 
 /// Binds the listener.
-pub(crate) fn endpoint(address: SocketAddr, config: quinn::ServerConfig) -> io::Result<Endpoint> {
+pub(crate) fn endpoint(address: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
     let socket = std::net::UdpSocket::bind(address)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
