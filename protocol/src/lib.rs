@@ -9,7 +9,7 @@
 //! socket, no clock, no session. What a request *means* is the server's; how a connection is kept
 //! is the client's. `docs/protocol.md` describes the protocol in full.
 //!
-//! Reading order: [`limits`], [`code`], [`body`], [`model`], [`request`], [`reply`], then the
+//! Reading order: [`limits`], [`code`], [`body`], [`model`], [`message`], [`item`], [`request`], [`reply`], then the
 //! codecs.
 
 pub mod limits;
@@ -19,6 +19,10 @@ pub mod code;
 pub mod body;
 
 pub mod model;
+
+pub mod message;
+
+pub mod item;
 
 pub mod request;
 
@@ -36,9 +40,10 @@ pub use code::{CloseCode, ErrorCode};
 pub use codec::{Encoding, FrameError};
 pub use compact_str::CompactString;
 pub use decode_request::RequestError;
+pub use item::{Item, ItemContent, ReadMarker, Recalled};
+pub use message::Message;
 pub use model::{
-    ConversationKind, ConversationSummary, Device, DeviceKind, Item, ItemContent, MemberChange,
-    Message, ReadMarker, Recalled, Retention, Role,
+    ConversationKind, ConversationSummary, Device, DeviceKind, MemberChange, Retention, Role,
 };
 pub use reply::{ErrorBody, OkBody, Push, ServerFrame};
 pub use request::{Operation, OperationKind, Request, RequestRef, Target, Token};

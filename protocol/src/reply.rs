@@ -7,8 +7,10 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::code::{CloseCode, ErrorCode};
+use crate::item::Item;
 use crate::limits::Limits;
-use crate::model::{ConversationSummary, Device, DeviceKind, Item, Message};
+use crate::message::Message;
+use crate::model::{ConversationSummary, Device, DeviceKind};
 
 /// One envelope from a node.
 #[derive(Debug, Clone, PartialEq, Eq)]

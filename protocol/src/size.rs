@@ -4,8 +4,10 @@
 //! the bounds hold for both encodings, and are close for ordinary text.
 
 use crate::body::Body;
+use crate::item::{Item, ItemContent};
 use crate::limits::MAX_FRAME_BYTES;
-use crate::model::{ConversationSummary, Item, ItemContent, Message};
+use crate::message::Message;
+use crate::model::ConversationSummary;
 
 /// Room for what is around a page's elements: envelope, counters, ids.
 pub const PAGE_OVERHEAD_BYTES: usize = 1024;
