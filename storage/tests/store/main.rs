@@ -3,4 +3,12 @@
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod commands;
+#[cfg(test)]
+mod against_model;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod tiers;

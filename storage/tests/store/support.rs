@@ -8,7 +8,7 @@ use roost_storage::command::{Actor, Attempt, Batch, Command, Outcome, Reply, Tar
 use roost_storage::engine::Engine;
 use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::sim::SimDisk;
-use roost_storage::fs::{Disk as _, DiskFile as _, OpenMode};
+use roost_storage::fs::{Disk as _, OpenMode};
 use roost_storage::model::{
     ClientId, ConversationId, ConversationKind, DeviceId, DeviceKind, Item, ItemContent,
     LogPosition, MemberChange, Retention, UserId,

@@ -1,0 +1,180 @@
+//! How fast the apply path is, by size of the conversations and engine.
+//!
+//! ```sh
+//! cargo run --release -p roost-storage --example apply_bench -- [SECONDS] [BODY_BYTES]
+//! ```
+//!
+//! One thread applies batches of sends as fast as it can, another one checkpoints under pressure,
+//! as in a node. Printed are messages and references a second, and how long reading all queues
+//! takes afterwards. The log and Raft are not part of it.
+#![allow(clippy::print_stdout, reason = "it prints figures")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use roost_storage::codec;
+use roost_storage::command::{Attempt, Batch, Command, Target};
+use roost_storage::engine::memory::MemoryEngine;
+use roost_storage::engine::{self, Engine, EngineKind};
+use roost_storage::fs::real::RealDisk;
+use roost_storage::limits::MAX_PAGE;
+use roost_storage::model::{ConversationId, ConversationKind, LogPosition, Retention, UserId};
+use roost_storage::store::{Payload, Store, StoreOptions};
+
+const USERS: usize = 20_000;
+const BATCH: usize = 64;
+
+struct Feed {
+    store: Arc<Store>,
+    index: u64,
+    started: Instant,
+    waiting: Vec<Command>,
+    names: u64,
+}
+
+impl Feed {
+    fn push(&mut self, command: Command) {
+        self.waiting.push(command);
+        if self.waiting.len() == BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let at_ms = u64::try_from(self.started.elapsed().as_millis()).expect("a short run");
+        let commands = std::mem::take(&mut self.waiting);
+        let bytes = codec::encode_batch(&Batch { at_ms, commands }).expect("a small batch");
+        let position = LogPosition { term: 1, index: self.index };
+        self.index += 1;
+        let applied = self.store.apply(position, Payload::Batch(&bytes)).expect("no fault");
+        assert!(applied.outcomes.iter().all(Result::is_ok), "all are accepted");
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        format!("c{:012}", self.names)
+    }
+}
+
+fn user(n: usize) -> UserId {
+    format!("u{:06}", n % USERS).parse().expect("a short id")
+}
+
+/// Groups of `size`, so many that each user is in about four.
+fn make_groups(feed: &mut Feed, size: usize) -> Vec<(ConversationId, usize)> {
+    let count = (USERS * 4 / size).max(1);
+    let mut groups = Vec::new();
+    for n in 0..count {
+        let first = n * 7_919;
+        let name = feed.name();
+        feed.push(Command::CreateConversation {
+            owner: user(first),
+            kind: ConversationKind::Group,
+            members: (1..size).map(|i| user(first + i * 13)).collect(),
+            name: None,
+            retention: Retention::Forever,
+            client_id: name.parse().expect("a short id"),
+            attempt: Attempt(1),
+        });
+        let id = format!("g-0-{:x}", n + 1).parse().expect("a short id");
+        groups.push((id, first));
+    }
+    feed.flush();
+    groups
+}
+
+fn send(feed: &mut Feed, groups: &[(ConversationId, usize)], n: usize, body: &bytes::Bytes) {
+    // Conversations are picked with a skew: an eighth of them gets half of the messages.
+    let spread = if n.is_multiple_of(2) { groups.len() } else { (groups.len() / 8).max(1) };
+    let (id, owner) = &groups[(n.wrapping_mul(2_654_435_761) >> 7) % spread];
+    let name = feed.name();
+    feed.push(Command::Send {
+        sender: user(*owner),
+        target: Target::Conversation(id.clone()),
+        client_id: name.parse().expect("a short id"),
+        attempt: Attempt(1),
+        body: body.clone(),
+        content_type: None,
+        ttl_ms: None,
+    });
+}
+
+fn run(name: &str, folder: &Path, engine: Arc<dyn Engine>, size: usize, time: Duration, body: usize) {
+    let disk = Arc::new(RealDisk::new(folder).expect("a folder to write to"));
+    let store = Store::open(disk, Path::new("store"), engine, StoreOptions::default());
+    let store = Arc::new(store.expect("a new store"));
+    let checkpoints = {
+        let store = Arc::clone(&store);
+        thread::spawn(move || {
+            while store.wait_for_pressure() {
+                store.checkpoint().expect("no fault");
+            }
+        })
+    };
+    let started = Instant::now();
+    let mut feed = Feed { store: Arc::clone(&store), index: 0, started, waiting: Vec::new(), names: 0 };
+    let groups = make_groups(&mut feed, size);
+    let body = bytes::Bytes::from(vec![b'x'; body]);
+    let before = store.counts();
+    let started = Instant::now();
+    let mut n = 0;
+    while started.elapsed() < time {
+        for _ in 0..1_000 {
+            send(&mut feed, &groups, n, &body);
+            n += 1;
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let after = store.counts();
+    let messages = (after.messages - before.messages) as f64 / seconds;
+    let references = (after.references - before.references) as f64 / seconds;
+    store.stop();
+    checkpoints.join().expect("the checkpoint thread ends");
+    let started = Instant::now();
+    store.checkpoint().expect("no fault");
+    let last_checkpoint = started.elapsed().as_secs_f64();
+    let read = read_all(&store);
+    let bytes = store.tier_stats().cold_bytes as f64 / after.messages as f64;
+    println!(
+        "{name:8} G={size:<4} {messages:>9.0} messages/s {references:>11.0} references/s  \
+         last checkpoint {last_checkpoint:.2} s  read {read:>9.0} items/s  {bytes:.0} bytes/message"
+    );
+}
+
+/// Items a second, over the queues of every 20th user.
+fn read_all(store: &Store) -> f64 {
+    let started = Instant::now();
+    let mut items = 0_u64;
+    for n in (0..USERS).step_by(20) {
+        let mut after = 0;
+        loop {
+            let page = store.queue_page(&user(n), after, MAX_PAGE, 0).expect("no fault");
+            items += page.items.len() as u64;
+            after += page.items.len() as u64;
+            if !page.more {
+                break;
+            }
+        }
+    }
+    items as f64 / started.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>().expect("a number"));
+    let time = Duration::from_secs(arguments.next().unwrap_or(10) as u64);
+    let body = arguments.next().unwrap_or(200);
+    for size in [2, 10, 200] {
+        for name in ["memory", "sled", "fjall"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let path = folder.path().join("engine");
+            let engine: Arc<dyn Engine> = match name {
+                "sled" => engine::open(EngineKind::Sled, &path).expect("sled opens").into(),
+                "fjall" => engine::open(EngineKind::Fjall, &path).expect("fjall opens").into(),
+                _ => Arc::new(MemoryEngine::new()),
+            };
+            run(name, folder.path(), engine, size, time, body);
+        }
+    }
+}

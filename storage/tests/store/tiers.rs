@@ -1,0 +1,201 @@
+//! The tiers under load: bounds, back-pressure, and readers while everything moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use roost_storage::Fault;
+use roost_storage::command::{Batch, Command};
+use roost_storage::engine::memory::MemoryEngine;
+use roost_storage::limits::{MAX_PAGE, QUEUE_SEGMENT_SPANS};
+use roost_storage::model::{ItemContent, LogPosition};
+use roost_storage::store::{HistoryRange, Store, StoreOptions};
+
+use crate::support::*;
+
+/// Entries in which two groups take turns, so that queues have many short spans.
+fn turns(entries: u64) -> Vec<Entry> {
+    let makes = vec![group("alice", &["bob", "carol"], "1"), group("bob", &["carol"], "2")];
+    let mut log = vec![entry(0, makes)];
+    for index in 1..=entries {
+        let sends = (0..4).map(|n| {
+            let to = if n % 2 == 0 { "g-0-1" } else { "g-0-2" };
+            send("bob", to, &format!("c{index}-{n}"), &format!("{index} {n}"))
+        });
+        log.push(entry(index, sends.collect()));
+    }
+    log
+}
+
+fn entry(index: u64, commands: Vec<Command>) -> Entry {
+    let position = LogPosition { term: 1, index };
+    Entry { position, batch: Some(Batch { at_ms: 1_000 + index, commands }) }
+}
+
+fn store(dirty_bytes: usize, inline_checkpoints: bool) -> Store {
+    let options = StoreOptions { dirty_bytes, inline_checkpoints, ..StoreOptions::default() };
+    Node::with(Arc::new(MemoryEngine::new()), options).store
+}
+
+#[test]
+fn the_times_of_checkpoints_leave_no_trace_in_the_digest() {
+    let log = turns(400);
+    let stores =
+        [store(usize::MAX, true), store(1, true), store(10_000, true), store(64 << 20, true)];
+    for entry in &log {
+        for (i, store) in stores.iter().enumerate() {
+            entry.apply(store).unwrap();
+            if i == 3 && entry.position.index % 7 == 0 {
+                store.checkpoint().unwrap();
+            }
+        }
+        for store in &stores[1..] {
+            assert_eq!(store.digest(), stores[0].digest());
+        }
+    }
+    for store in &stores {
+        let (applied, digest, counts) = store.recount().unwrap();
+        assert_eq!((applied, digest), stores[0].digest());
+        assert_eq!(counts, stores[0].counts());
+    }
+    let queues: Vec<_> = stores.iter().map(|store| queue(store, "carol", 0)).collect();
+    assert!(queues[0].len() > 4 * QUEUE_SEGMENT_SPANS);
+    assert!(queues.iter().all(|queue| *queue == queues[0]));
+}
+
+#[test]
+fn any_difference_shows_in_the_digest() {
+    let logs = |body: &str, who: &str| {
+        vec![
+            entry(0, vec![group("alice", &["bob"], "1"), send("alice", "g-0-1", "2", body)]),
+            entry(1, vec![register(who, "phone")]),
+        ]
+    };
+    let digest = |log: Vec<Entry>| {
+        let store = store(1, true);
+        replay(&store, &log);
+        store.digest()
+    };
+    let one = digest(logs("hi", "bob"));
+    assert_eq!(one, digest(logs("hi", "bob")));
+    assert_ne!(one, digest(logs("ho", "bob")));
+    assert_ne!(one, digest(logs("hi", "alice")));
+}
+
+#[test]
+fn dirty_state_stays_under_its_bound() {
+    let bound = 200_000;
+    let store = store(bound, true);
+    for entry in turns(1_500) {
+        entry.apply(&store).unwrap();
+        let stats = store.tier_stats();
+        // One entry may pass the bound by its own size, which is far less than this.
+        assert!(stats.dirty_bytes < bound + 20_000, "{stats:?}");
+        assert!(stats.warm_bytes < bound + 20_000, "{stats:?}");
+    }
+    assert!(store.tier_stats().checkpoint.is_some());
+}
+
+#[test]
+fn pages_are_bounded_and_start_anywhere() {
+    let node = store(64 << 20, true);
+    replay(&node, &turns(400));
+    let tail = node.queue_bounds(&user("carol")).unwrap().tail;
+    for after in [0, 1, 299, tail - 1, tail, tail + 1, u64::MAX] {
+        let page = node.queue_page(&user("carol"), after, usize::MAX, 0).unwrap();
+        let due = tail.saturating_sub(after).min(MAX_PAGE as u64);
+        assert_eq!(page.items.len() as u64, due);
+        assert_eq!(page.more, after < tail && after + due < tail);
+        assert!(
+            page.items.iter().zip(after.saturating_add(1)..).all(|(item, seq)| item.seq == seq)
+        );
+    }
+    let none = node.queue_page(&user("carol"), 0, 0, 0).unwrap();
+    assert!(none.items.is_empty() && none.more);
+}
+
+#[test]
+fn apply_waits_for_the_checkpoint_thread_and_a_stop_ends_the_wait() {
+    let store = Arc::new(store(50_000, false));
+    let checkpoints = {
+        let store = Arc::clone(&store);
+        thread::spawn(move || {
+            let mut checkpoints = 0;
+            while store.wait_for_pressure() {
+                store.checkpoint().unwrap();
+                checkpoints += 1;
+            }
+            checkpoints
+        })
+    };
+    let log = turns(800);
+    replay(&store, &log);
+    assert!(store.tier_stats().dirty_bytes < 100_000);
+    store.stop();
+    assert!(checkpoints.join().unwrap() > 3);
+    // Nobody makes room any more: what would wait for ever is refused at once.
+    let next = entry(log.len() as u64, vec![]);
+    assert!(matches!(next.apply(&store), Err(Fault::Stopped(_))));
+    store.checkpoint().unwrap();
+    assert_eq!(queue(&store, "carol", 0).len(), 2 + 4 * 800);
+}
+
+#[test]
+fn a_waiting_apply_ends_with_a_stop() {
+    let store = Arc::new(store(1, false));
+    let log = turns(2);
+    log[0].apply(&store).unwrap();
+    let applying = {
+        let (store, entry) = (Arc::clone(&store), log[1].clone());
+        thread::spawn(move || entry.apply(&store))
+    };
+    // Whether the other thread waits already or comes later, it must end.
+    store.stop();
+    assert!(matches!(applying.join().unwrap(), Err(Fault::Stopped(_))));
+}
+
+#[test]
+fn readers_see_dense_queues_while_entries_and_checkpoints_go_on() {
+    let store = Arc::new(store(30_000, true));
+    let done = Arc::new(AtomicBool::new(false));
+    let spawn = |work: fn(&Store, &AtomicBool)| {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        thread::spawn(move || work(&store, &done))
+    };
+    let readers = [
+        spawn(|store, done| {
+            let mut after = 0;
+            while !(done.load(Ordering::Acquire) && after == 2 + 4 * 1_500) {
+                let page = store.queue_page(&user("carol"), after, 50, 0).unwrap();
+                for item in page.items {
+                    assert_eq!(item.seq, after + 1);
+                    assert_ne!(item.content, ItemContent::Expired);
+                    after = item.seq;
+                }
+            }
+        }),
+        spawn(|store, done| {
+            while !done.load(Ordering::Acquire) {
+                let id = conversation("g-0-1");
+                let page = store.history(&id, HistoryRange::Newest, 40, 0).unwrap();
+                assert!(page.messages.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq));
+                let (list, _) = store.conversations(&user("bob"), None, 10, 0).unwrap();
+                assert!(list.iter().all(|each| each.last.is_some() || each.record.tail == 0));
+                store.devices(&user("bob")).unwrap();
+            }
+        }),
+        spawn(|store, done| {
+            while !done.load(Ordering::Acquire) {
+                store.checkpoint().unwrap();
+                store.export_snapshot().unwrap();
+            }
+        }),
+    ];
+    replay(&store, &turns(1_500));
+    done.store(true, Ordering::Release);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    let (applied, digest, counts) = store.recount().unwrap();
+    assert_eq!(((applied, digest), counts), (store.digest(), store.counts()));
+}
