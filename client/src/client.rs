@@ -226,7 +226,9 @@ impl Client {
     }
 
     /// Carries out an operation by `deadline`, repeating it where that does no harm. Calls that are
-    /// made one after the other are sent in that order, also when they are repeated.
+    /// made one after the other are sent in that order, also on a new connection. A call that the
+    /// node could not carry out at the moment may be overtaken by those that were in flight with
+    /// it: where order matters more than speed, await each call before the next.
     ///
     /// # Errors
     /// Those of [`ClientError`]; after the deadline, [`ClientError::DeadlineExceeded`].

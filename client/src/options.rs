@@ -144,3 +144,25 @@ impl ConnectOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_and_written_alike() {
+        for text in ["127.0.0.1:7070", "[::1]:7070", "node-1.example:1"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        for text in ["", "7070", ":7070", "host", "host:", "host:70000", "::1:7070", "[::1:7070"] {
+            assert_eq!(text.parse::<Endpoint>(), Err(InvalidEndpoint), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_output_does_not_show_the_token() {
+        let endpoint = "localhost:1".parse().unwrap();
+        let options = ConnectOptions::new(endpoint, Trust::Insecure, "secret", "phone");
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

@@ -3,6 +3,8 @@
 mod quic;
 mod websocket;
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 use roost_protocol::{Encoding, Operation, RequestRef};
 
@@ -68,7 +70,7 @@ impl Sink {
     /// Says goodbye.
     pub(crate) async fn close(&mut self) {
         match self {
-            Self::Quic(sink) => sink.close(),
+            Self::Quic(sink) => sink.close().await,
             Self::WebSocket(sink) => sink.close().await,
         }
     }
@@ -84,14 +86,16 @@ impl Source {
     }
 }
 
-/// The node's first address that resolves.
-async fn resolve(options: &ConnectOptions) -> Result<std::net::SocketAddr, ClientError> {
+/// The node's addresses, IPv4 first: a name such as `localhost` often has both, and nodes listen on
+/// IPv4 unless they are told otherwise.
+async fn resolve(options: &ConnectOptions) -> Result<Vec<SocketAddr>, ClientError> {
     let endpoint = &options.endpoint;
-    tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+    let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
         .await
-        .map_err(|error| connect_error(options, &error))?
-        .next()
-        .ok_or_else(|| connect_error(options, &"no address"))
+        .map_err(|error| connect_error(options, &error))?;
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    addresses.sort_by_key(SocketAddr::is_ipv6);
+    Ok(addresses)
 }
 
 fn connect_error(options: &ConnectOptions, reason: &dyn std::fmt::Display) -> ClientError {

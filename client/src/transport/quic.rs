@@ -34,7 +34,9 @@ pub(crate) struct QuicSource {
 }
 
 pub(super) async fn open(options: &ConnectOptions) -> Result<(QuicSink, QuicSource), ClientError> {
-    let address = resolve(options).await?;
+    // Unlike TCP, UDP does not tell that nobody is there: one address has to do.
+    let addresses = resolve(options).await?;
+    let address = *addresses.first().ok_or_else(|| connect_error(options, &"no address"))?;
     let local: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -79,7 +81,12 @@ impl QuicSink {
         }
     }
 
-    pub(super) fn close(&self) {
+    /// Waits until the node has what was written: a connection that is closed sends no more of it.
+    pub(super) async fn close(&mut self) {
+        if self.stream.finish().is_ok() {
+            // However it ends, the connection closes now.
+            let _ = self.stream.stopped().await;
+        }
         self.connection.close(VarInt::from_u32(0), b"");
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct WebSocketSource(SplitStream<WebSocketStream<TcpStream>>);
 pub(super) async fn open(
     options: &ConnectOptions,
 ) -> Result<(WebSocketSink, WebSocketSource), ClientError> {
-    let stream = TcpStream::connect(resolve(options).await?)
+    let stream = TcpStream::connect(resolve(options).await?.as_slice())
         .await
         .map_err(|error| connect_error(options, &error))?;
     stream.set_nodelay(true).map_err(|error| connect_error(options, &error))?;

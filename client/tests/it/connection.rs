@@ -218,3 +218,26 @@ async fn a_consumer_that_reads_no_pushes_still_gets_replies() {
         connection.ping().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_was_submitted_arrives_though_the_connection_is_dropped_at_once() {
+    for transport in TRANSPORTS {
+        let cluster = Cluster::new();
+        let node = Node::start(1, &cluster).await;
+        let (connection, pushes) = Connection::open(&options(&node, transport)).await.unwrap();
+        let operation = roost_client::Ask::into_operation(message("c-1", "hi"));
+        let pending = connection.submit(&operation).await.unwrap();
+        drop((pending, connection, pushes));
+        eventually("the message", || cluster.bodies() == ["hi"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_found_by_name() {
+    for transport in TRANSPORTS {
+        let node = Node::start(1, &Cluster::new()).await;
+        let mut options = options(&node, transport);
+        options.endpoint.host = "localhost".into();
+        assert!(Connection::open(&options).await.is_ok(), "{transport:?}");
+    }
+}

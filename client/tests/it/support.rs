@@ -209,18 +209,18 @@ async fn serve_quic(id: u64, cluster: Arc<Cluster>, endpoint: quinn::Endpoint) {
             let (out, mut replies) = mpsc::channel(16);
             let mut session = tokio::task::JoinSet::new();
             session.spawn(serve(id, cluster, queue, out));
-            let read = async {
+            let read = async move {
+                use tokio::io::AsyncReadExt as _;
                 let mut buffer = BytesMut::new();
-                loop {
-                    use tokio::io::AsyncReadExt as _;
+                while let Ok(1..) = recv.read_buf(&mut buffer).await {
                     while let Some(frame) = FrameDecoder.next(&mut buffer).unwrap() {
                         let request = Encoding::MessagePack.decode_request(&frame).unwrap();
                         let _ = requests.send(request).await;
                     }
-                    if !matches!(recv.read_buf(&mut buffer).await, Ok(1..)) {
-                        return;
-                    }
                 }
+                // What was read is still carried out.
+                drop(requests);
+                session.join_next().await;
             };
             let write = async {
                 while let Some(out) = replies.recv().await {
@@ -283,7 +283,7 @@ async fn serve_websocket(
             let (out, mut replies) = mpsc::channel(16);
             let mut session = tokio::task::JoinSet::new();
             session.spawn(serve(id, cluster, queue, out));
-            let read = async {
+            let read = async move {
                 while let Some(Ok(message)) = source.next().await {
                     let bytes: Bytes = match message {
                         tungstenite::Message::Text(text) => text.into(),
@@ -296,6 +296,8 @@ async fn serve_websocket(
                     };
                     let _ = requests.send(encoding.decode_request(&bytes).unwrap()).await;
                 }
+                drop(requests);
+                session.join_next().await;
             };
             let write = async {
                 let _ = sink.send(tungstenite::Message::Ping(Bytes::new())).await;
