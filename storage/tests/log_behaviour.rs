@@ -314,7 +314,7 @@ fn damage_to_an_old_entry_is_found_when_it_is_read() {
     disk.flip_bit(&first, 4096 + 20 + 60, 5).unwrap();
     match log.read(0, 1, usize::MAX) {
         Err(Fault::Corrupt(what)) => {
-            assert!(what.contains("0000000001.log at byte 4116"), "{what}")
+            assert!(what.contains("0000000001.log at byte 4116"), "{what}");
         }
         other => panic!("{other:?}"),
     }

@@ -21,8 +21,9 @@
 //! read, everything before it was durable once, and what can't be read there is corrupt, not torn.
 //!
 //! The frame header's checksum also covers the segment's salt, which depends on everything logged
-//! before that segment: nobody can smuggle in bytes that look like a frame inside a payload. A
-//! record's checksum covers its length, kind and body.
+//! before that segment: nobody can smuggle in bytes that look like a frame inside a payload (a log's
+//! first segment, with nothing before it, has a constant one). A record's checksum covers its
+//! length, kind and body.
 //!
 //! This module turns values into bytes and back; files and order belong to its neighbours.
 
@@ -52,7 +53,7 @@ pub(super) const MAX_FRAME_BYTES: usize = 2 * MAX_RECORD_BYTES;
 pub(super) const FIRST_SALT: u64 = 0;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ROOSTLOG";
-/// First byte not valid in UTF-8, to be rare in what people write.
+/// Its first byte is never part of UTF-8, so that it is rare in what people write.
 pub(super) const FRAME_MAGIC: [u8; 4] = *b"\xf7RFM";
 const HEADER_PREFIX_BYTES: usize = 17;
 

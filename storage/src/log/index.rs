@@ -45,6 +45,9 @@ struct Slot {
     place: Place,
 }
 
+// This is what an entry costs until it is purged.
+const _: () = assert!(size_of::<Slot>() == 24);
+
 /// The index. Its state is what all calls so far ask for, durable or not.
 #[derive(Debug)]
 pub(super) struct Index {
