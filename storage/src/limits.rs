@@ -86,3 +86,7 @@ const _: () =
 const _: () = assert!(MAX_FRAME_BYTES <= MAX_DECODE_BYTES);
 const _: () = assert!(QUEUE_SEGMENT_SPANS * (2 * MAX_ID_BYTES + 32) <= MAX_QUEUE_SEGMENT_BYTES);
 const _: () = assert!(MAX_ID_BYTES * 2 + MAX_CONTENT_TYPE_BYTES + 64 <= 1_024);
+const _: () = assert!(MAX_QUEUE_SEGMENT_BYTES <= MAX_VALUE_BYTES);
+const _: () = assert!(MAX_MESSAGE_SEGMENT_BYTES <= MAX_VALUE_BYTES);
+const _: () = assert!(MAX_DEDUP_SEGMENT_BYTES <= MAX_VALUE_BYTES);
+const _: () = assert!(MAX_RECORD_BYTES <= MAX_VALUE_BYTES);

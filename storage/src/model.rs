@@ -104,9 +104,13 @@ impl ConversationId {
         hash.update([low.as_str().len() as u8]);
         hash.update(low.as_str());
         hash.update(high.as_str());
-        let digest = hash.finalize();
-        let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(CompactString::new(format!("d-{hex}")))
+        let mut text = CompactString::const_new("d-");
+        for byte in &hash.finalize()[..16] {
+            for nibble in [byte >> 4, byte & 0xf] {
+                text.push(char::from_digit(u32::from(nibble), 16).expect("four bits are a digit"));
+            }
+        }
+        Self(text)
     }
 
     /// The `n`th conversation that the store made in `shard`.

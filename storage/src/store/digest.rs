@@ -266,3 +266,83 @@ fn role(role: Role) -> u8 {
         Role::Member => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Attempt;
+    use crate::model::{ConversationId, UserId};
+
+    fn message() -> Message {
+        Message {
+            seq: 1,
+            sender: "al".parse().unwrap(),
+            at_ms: 7,
+            body: b"hi".to_vec().into(),
+            content_type: Some("text/plain".into()),
+            client_id: "c".parse().unwrap(),
+            expires_at_ms: Some(9),
+        }
+    }
+
+    /// One hash of each kind.
+    fn hashes() -> Vec<u128> {
+        let (al, group) = (id("al"), id("g-0-1"));
+        let record = ConversationRecord {
+            kind: ConversationKind::Group,
+            name: Some("name".to_owned()),
+            retention: Retention::Ttl { ttl_ms: 5 },
+            created_at_ms: 6,
+            tail: 7,
+            deleted: false,
+        };
+        let (role, joined_at_ms) = (Role::Member, 8);
+        let key = DedupKey { sender: "al".parse().unwrap(), client_id: "c".parse().unwrap() };
+        let conversation: ConversationId = "g-0-1".parse().unwrap();
+        let dedup_record = DedupRecord {
+            number: 1,
+            at_ms: 2,
+            attempt: Attempt(3),
+            fingerprint: [0xee; 16],
+            outcome: DedupOutcome::Sent { conversation, seq: 4 },
+        };
+        let phone = DeviceRecord { kind: DeviceKind::App, cursor: 1, registered_at_ms: 2 };
+        vec![
+            super::conversation(group, &record),
+            member(group, al, &Member { role, joined_at_ms }),
+            membership(al, group, &MembershipRecord { role, joined_at_ms, read: 9 }),
+            super::message(group, &message()),
+            user(al, &UserRecord { head: 1, tail: 2, devices: 3 }),
+            message_reference(al, 1, group, 2),
+            member_reference(al, 1, group, al, MemberChange::Left),
+            device(al, &"phone".parse().unwrap(), &phone),
+            dedup(&key, &dedup_record),
+            dedup_order(1, &DedupOrder { at_ms: 2, key }),
+            globals(&[1, 2, 3, 4, 5]),
+        ]
+    }
+
+    #[test]
+    fn hashes_keep_their_values() {
+        let sum = hashes().into_iter().fold(0_u128, |sum, hash| sum.rotate_left(7) ^ hash);
+        assert_eq!(format!("{sum:032x}"), "3c33d8fafae8d0e7e4f5f717322a5cae");
+    }
+
+    #[test]
+    fn a_span_counts_as_its_references_one_by_one() {
+        let (user, group): (UserId, ConversationId) =
+            ("al".parse().unwrap(), "g-0-1".parse().unwrap());
+        let (hash, group_hash) = (id(user.as_str()), id(group.as_str()));
+        let mut whole = SetDigest::default();
+        let content = SpanContent::Messages { conversation: group, first_seq: 10, count: 3 };
+        span(hash, 5, &content, &mut whole);
+        let mut parts = SetDigest::default();
+        for i in (0..3).rev() {
+            parts.add(message_reference(hash, 5 + i, group_hash, 10 + i));
+        }
+        assert_eq!(whole, parts);
+        parts.remove(message_reference(hash, 6, group_hash, 11));
+        parts.add(message_reference(hash, 6, group_hash, 12));
+        assert_ne!(whole, parts);
+    }
+}

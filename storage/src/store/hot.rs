@@ -161,6 +161,11 @@ enum HotContent {
 const MAP_ENTRY_BYTES: usize = 48;
 /// What a record that is stored by its id takes in a `BTreeMap`, with the id.
 const TREE_RECORD_BYTES: usize = 128;
+/// What a span takes: its run may have just doubled.
+const SPAN_BYTES: usize = 2 * size_of::<HotSpan>();
+/// What a message takes besides its texts: its run may have just doubled, and its body is an
+/// allocation of its own.
+const MESSAGE_BYTES: usize = 2 * size_of::<Message>() + 64;
 /// What a member of a conversation takes in memory, with its slot.
 pub(super) const MEMBER_BYTES: usize = 112;
 
@@ -247,13 +252,13 @@ impl Generation {
     /// Appends to the dedup window's order.
     pub(super) fn push_dedup_order(&mut self, entry: DedupOrder) {
         let ids = entry.key.sender.as_str().len() + entry.key.client_id.as_str().len();
-        self.bytes += size_of::<DedupOrder>() + ids;
+        self.bytes += 2 * size_of::<DedupOrder>() + ids;
         self.dedup_order.push(entry);
     }
 
     /// Appends a message to a conversation that is here.
     pub(super) fn push_message(&mut self, conversation: usize, message: Message) {
-        self.bytes += size_of::<Message>()
+        self.bytes += MESSAGE_BYTES
             + message.body.len()
             + message.sender.as_str().len()
             + message.client_id.as_str().len()
@@ -279,7 +284,7 @@ impl Generation {
         let content =
             HotContent::Messages { conversation: slot(conversation), first_seq: seq, count: 1 };
         entry.spans.push(HotSpan { first: entry.record.tail, content });
-        self.bytes += size_of::<HotSpan>();
+        self.bytes += SPAN_BYTES;
     }
 
     /// Appends a membership change to the queue of a user who is here.
@@ -296,7 +301,7 @@ impl Generation {
         let content =
             HotContent::Member { conversation: slot(conversation), user: slot(named), change };
         entry.spans.push(HotSpan { first: entry.record.tail, content });
-        self.bytes += size_of::<HotSpan>();
+        self.bytes += SPAN_BYTES;
     }
 
     /// The references of one user of this generation, with ids, as far as they are in `from..=to`.

@@ -10,7 +10,7 @@
 //! of what the newer one promises.
 
 use crate::Fault;
-use crate::limits::MAX_ID_BYTES;
+use crate::limits::{MAX_ID_BYTES, MAX_KEY_BYTES};
 use crate::model::{ClientId, ConversationId, DeviceId, UserId};
 
 /// What a key's first byte says. Never renumbered: the bytes are on disk.
@@ -37,13 +37,14 @@ pub(super) enum Table {
     User = 9,
 }
 
-/// Longest key: a table byte, a length-prefixed id, and another id.
-const MAX_KEY_BYTES: usize = 2 + 2 * MAX_ID_BYTES;
+/// Longest key here: a table byte, a length-prefixed id, and another id.
+const LONGEST: usize = 2 + 2 * MAX_ID_BYTES;
 
+const _: () = assert!(LONGEST <= MAX_KEY_BYTES);
 const _: () = assert!(MAX_ID_BYTES <= u8::MAX as usize, "an id's length fits its byte");
 
 fn start(table: Table) -> Vec<u8> {
-    let mut key = Vec::with_capacity(MAX_KEY_BYTES);
+    let mut key = Vec::with_capacity(LONGEST);
     key.push(table as u8);
     key
 }

@@ -108,3 +108,84 @@ pub(super) fn messages(first: u64, bytes: &[u8]) -> Result<Vec<Message>, Fault> 
 pub(super) fn dedup_order(bytes: &[u8]) -> Result<Vec<DedupOrder>, Fault> {
     codec::decode("a segment of the dedup order", bytes, MAX_DEDUP_SEGMENT_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Attempt;
+    use crate::store::dedup::{DedupKey, DedupOutcome, DedupRecord};
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn message(seq: u64) -> Message {
+        Message {
+            seq,
+            sender: "al".parse().unwrap(),
+            at_ms: 7,
+            body: b"hi".to_vec().into(),
+            content_type: None,
+            client_id: "c".parse().unwrap(),
+            expires_at_ms: Some(9),
+        }
+    }
+
+    fn state() -> State {
+        State {
+            applied: Some(LogPosition { term: 2, index: 300 }),
+            membership: Some((LogPosition { term: 1, index: 0 }, vec![0xaa])),
+            now_ms: 5,
+            assigned: 1,
+            dedup_head: 2,
+            dedup_next: 3,
+            digest: SetDigest(4),
+            counts: StoredCounts { users: 6, ..StoredCounts::default() },
+        }
+    }
+
+    #[test]
+    fn stored_values_keep_their_bytes() {
+        let key = DedupKey { sender: "al".parse().unwrap(), client_id: "c".parse().unwrap() };
+        let conversation: crate::model::ConversationId = "g-0-1".parse().unwrap();
+        let dedup = |outcome| DedupRecord {
+            number: 1,
+            at_ms: 2,
+            attempt: Attempt(3),
+            fingerprint: [0xee; 16],
+            outcome,
+        };
+        let sent = DedupOutcome::Sent { conversation: conversation.clone(), seq: 4 };
+        let created = DedupOutcome::Created { conversation, existed: true };
+        let found = [
+            hex(&state().encode()),
+            hex(&codec::encode(&vec![message(1), message(2)])),
+            hex(&codec::encode(&vec![DedupOrder { at_ms: 2, key }])),
+            hex(&codec::encode(&dedup(sent))),
+            hex(&codec::encode(&dedup(created))),
+        ];
+        let golden = [
+            "010102fb2c0101010001aa0501020304060000000000",
+            "01020102616c0702686900016301090202616c070268690001630109",
+            "01010202616c0163",
+            "01010203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0005672d302d3104",
+            "01010203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0105672d302d3101",
+        ];
+        assert_eq!(found, golden);
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        assert_eq!(State::decode(&state().encode()).unwrap(), state());
+        let run = vec![message(4), message(5)];
+        assert_eq!(messages(4, &codec::encode(&run)).unwrap(), run);
+    }
+
+    #[test]
+    fn segments_whose_messages_do_not_follow_are_corrupt() {
+        let runs = [vec![], vec![message(5)], vec![message(4), message(6)]];
+        for run in runs {
+            assert!(matches!(messages(4, &codec::encode(&run)), Err(Fault::Corrupt(_))));
+        }
+    }
+}

@@ -339,7 +339,7 @@ fn on_disk<E: Engine>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_does_what_the_model_does(
@@ -352,7 +352,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 4,
+        cases: 6,
         max_shrink_iters: 20,
         ..ProptestConfig::default()
     })]

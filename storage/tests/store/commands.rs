@@ -3,7 +3,7 @@
 use crate::support::*;
 use roost_storage::command::{Actor, Attempt, Command, Effect, Rejection, Reply, Target};
 use roost_storage::limits::{
-    DEDUP_WINDOW_MS, MAX_BODY_BYTES, MAX_CONTENT_TYPE_BYTES, MAX_DEVICES_PER_USER,
+    DEDUP_WINDOW_MS, MAX_BODY_BYTES, MAX_CONTENT_TYPE_BYTES, MAX_DEVICES_PER_USER, MAX_FAN_OUT,
     MAX_MEMBERS_PER_COMMAND, MAX_NAME_BYTES, MAX_TTL_MS,
 };
 use roost_storage::model::{ConversationId, ConversationKind, DeviceKind, Retention, Role};
@@ -319,6 +319,27 @@ fn adding_tells_the_old_members_of_each_and_the_new_ones_of_themselves() {
     let stranger = add(by("mallory"), &id, &["mallory"]);
     assert_eq!(refused(&mut node, stranger), Rejection::NotAMember);
     node.run(add(Actor::Admin, &id, &["erin"])).unwrap();
+}
+
+#[test]
+fn one_command_appends_a_bounded_number_of_references() {
+    let mut node = Node::new();
+    let names: Vec<String> = (0..MAX_MEMBERS_PER_COMMAND).map(|n| format!("m{n}")).collect();
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    let id = node.group("alice", &members);
+    let more: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    // Each of the 1,001 members is told of each of the new ones, who are told of themselves.
+    let most = MAX_FAN_OUT / (MAX_MEMBERS_PER_COMMAND + 2);
+    let too_many = add(Actor::Admin, &id, &more[..=most]);
+    assert!(matches!(refused(&mut node, too_many), Rejection::TooLarge(_)));
+    node.run(add(Actor::Admin, &id, &more[..most])).unwrap();
+    node.run(send("m7", &id, "1", "hi")).unwrap();
+    assert_eq!(node.store.queue_bounds(&user("alice")).unwrap().tail, 2 + most as u64);
+    let too_many = remove(Actor::Admin, &id, &members[..most + 1]);
+    assert!(matches!(refused(&mut node, too_many), Rejection::TooLarge(_)));
+    node.run(delete(&id)).unwrap();
+    node.store.recount().unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! store opens, has at least the last acknowledged checkpoint, and the log from there leads to
 //! exactly the state of a run that nothing interrupted.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use roost_storage::Fault;
@@ -90,7 +90,7 @@ impl Machine {
     fn open(&self) -> Result<Store, Fault> {
         let disk = Arc::new(self.disk.clone());
         let engine: Arc<dyn Engine> = Arc::clone(&self.engine) as _;
-        Store::open(disk, std::path::Path::new(DIR), engine, options())
+        Store::open(disk, Path::new(DIR), engine, options())
     }
 
     fn crash(&self, policy: CrashPolicy, seed: u64) -> Self {
@@ -192,14 +192,14 @@ impl Reference {
     }
 }
 
-fn bytes_of(disk: &SimDisk, path: &PathBuf) -> Vec<u8> {
+fn bytes_of(disk: &SimDisk, path: &Path) -> Vec<u8> {
     let file = disk.open(path, OpenMode::Existing).unwrap();
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
     file.read_at(0, &mut bytes).unwrap();
     bytes
 }
 
-fn receive(disk: &SimDisk, path: &PathBuf, bytes: &[u8]) -> Result<(), Fault> {
+fn receive(disk: &SimDisk, path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     let failed = |error| Fault::io("receive", error);
     let file = disk.open(path, OpenMode::CreateNew).map_err(failed)?;
     file.write_at(0, bytes).map_err(failed)?;

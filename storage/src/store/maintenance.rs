@@ -1,0 +1,126 @@
+//! Moving whole states between the tiers: checkpoints, snapshots, and the count of everything.
+//!
+//! One of them runs at a time (`maintenance`), so each finds the cold tier standing still. Applies
+//! and queries go on during checkpoints, exports and counts; an install replaces what they work on
+//! and holds them back.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::hot::{Generation, Hot};
+use super::records::State;
+use super::tx::Ledger;
+use super::{AppliedState, Counts, Digest, SnapshotFile, Store, checkpoint, recount};
+use crate::Fault;
+use crate::model::LogPosition;
+
+impl Store {
+    /// Writes everything applied so far to the cold tier; returns its state. Blocks, but applies
+    /// and queries go on.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier, which also stops the store.
+    pub fn checkpoint(&self) -> Result<AppliedState, Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| self.write_checkpoint()).map(|state| state.applied_state())
+    }
+
+    /// For whoever holds `maintenance`.
+    fn write_checkpoint(&self) -> Result<State, Fault> {
+        let state = {
+            let ledger = self.applier.lock();
+            self.health.check()?;
+            let unchanged = ledger.state.applied == self.checkpointed.read().applied;
+            if unchanged && self.cold.meta().is_some() {
+                return Ok(ledger.state.clone());
+            }
+            let hot = &mut *self.hot.write();
+            let active = std::mem::replace(&mut hot.active, Generation::after(&ledger.state));
+            hot.frozen = Some(Arc::new(active));
+            ledger.state.clone()
+        };
+        let frozen = self.hot.read().frozen.clone().expect("frozen above, by this thread");
+        let changes = checkpoint::pack(&self.cold, &frozen, &state)?;
+        self.cold.checkpoint(&state.encode(), changes)?;
+        let released = {
+            let _between_batches = self.applier.lock();
+            *self.checkpointed.write() = state.clone();
+            let hot = &mut *self.hot.write();
+            self.room.notify_all();
+            std::mem::replace(&mut hot.warm, hot.frozen.take())
+        };
+        // Freeing a whole generation takes a while; nobody waits for it.
+        drop(released);
+        Ok(state)
+    }
+
+    /// Writes the cold tier, as of the newest checkpoint, into a snapshot file (reused while no
+    /// newer checkpoint exists). Checkpoints wait meanwhile. Without any checkpoint yet, makes one.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier, which also stops the store.
+    pub fn export_snapshot(&self) -> Result<SnapshotFile, Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| {
+            if self.cold.meta().is_none() {
+                self.write_checkpoint()?;
+            }
+            let file = self.cold.export()?;
+            let state = State::decode(&file.meta)?.applied_state();
+            Ok(SnapshotFile { path: file.path, len: file.len, state })
+        })
+    }
+
+    /// Path for a snapshot file that is being received; [`Store::import_snapshot`] takes it.
+    pub fn incoming_snapshot_path(&self) -> PathBuf {
+        self.cold.incoming_path()
+    }
+
+    /// Checks a received snapshot file whole, then replaces the state by it. A crash at any point
+    /// leaves either the old state or, after recovery, the new one. Queries wait meanwhile.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] or [`Fault::Version`] for a file that is not a whole snapshot of this
+    /// shard: it is gone then, and the store goes on. Any other [`Fault`] stops the store.
+    pub fn import_snapshot(&self, path: &Path) -> Result<AppliedState, Fault> {
+        let _working = self.maintenance.lock();
+        let mut refused = None;
+        let state = self.guard(|| {
+            let mut ledger = self.applier.lock();
+            let _alone = self.gate.write();
+            let meta = match self.cold.import(path) {
+                Ok(meta) => meta,
+                Err(fault) if self.cold.check_running().is_ok() => {
+                    refused = Some(fault);
+                    return Ok(None);
+                }
+                Err(fault) => return Err(fault),
+            };
+            let state = State::decode(&meta)?;
+            let applied_state = state.applied_state();
+            *ledger = Ledger { state: state.clone(), ..Ledger::default() };
+            *self.checkpointed.write() = state.clone();
+            *self.hot.write() = Hot::over(state);
+            self.segments.lock().clear();
+            self.room.notify_all();
+            Ok(Some(applied_state))
+        })?;
+        match (state, refused) {
+            (Some(state), _) => Ok(state),
+            (None, refused) => Err(refused.expect("without a state, the file was refused")),
+        }
+    }
+
+    /// Recomputes digest and counts by reading everything; checkpoints first. For checks, slow.
+    ///
+    /// # Errors
+    /// [`Fault::Corrupt`] for a state that contradicts itself; any [`Fault`] of the cold tier.
+    pub fn recount(&self) -> Result<(Option<LogPosition>, Digest, Counts), Fault> {
+        let _working = self.maintenance.lock();
+        self.guard(|| {
+            let state = self.write_checkpoint()?;
+            let (sum, counts) = recount::recount(&self.cold, &state)?;
+            Ok((state.applied, state.digest_with(sum), counts.into()))
+        })
+    }
+}
