@@ -69,23 +69,9 @@ pub(crate) struct NodeStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StateDigest {
     /// The newest entry in it.
-    pub(crate) position: Option<Position>,
+    pub(crate) applied: Option<u64>,
     /// The digest in hexadecimal.
-    pub(crate) hex: String,
-}
-
-/// A place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Position {
-    /// The entry's index.
-    pub(crate) index: u64,
-}
-
-impl StateDigest {
-    /// The index of the newest entry in it.
-    pub(crate) fn index(&self) -> Option<u64> {
-        self.position.map(|position| position.index)
-    }
+    pub(crate) value: String,
 }
 
 /// How much a node holds.
@@ -227,7 +213,7 @@ fn print_table(answers: &[Answer]) {
     }
     for status in answers.iter().filter_map(|answer| answer.status.as_ref()) {
         if let Some(digest) = &status.digest {
-            say!("node {}: state {} at {}", status.node, digest.hex, position(digest.index()));
+            say!("node {}: state {} at {}", status.node, digest.value, position(digest.applied));
         }
     }
     for answer in answers {
@@ -258,9 +244,9 @@ fn difference(answers: &[Answer]) -> Option<String> {
     let mut seen: BTreeMap<u64, (u64, &str)> = BTreeMap::new();
     for status in answers.iter().filter_map(|answer| answer.status.as_ref()) {
         let Some(digest) = &status.digest else { continue };
-        let Some(applied) = digest.index() else { continue };
-        let (node, other) = *seen.entry(applied).or_insert((status.node, &digest.hex));
-        if other != digest.hex {
+        let Some(applied) = digest.applied else { continue };
+        let (node, other) = *seen.entry(applied).or_insert((status.node, &digest.value));
+        if other != digest.value {
             return Some(format!(
                 "nodes {node} and {} have different states at entry {applied}: one of them is corrupt",
                 status.node
@@ -277,7 +263,7 @@ mod tests {
     fn answer(node: u64, applied: u64, digest: &str) -> Answer {
         let status = serde_json::json!({
             "node": node, "role": "follower", "leader": 1, "term": 2, "last_log": 9, "committed": 9,
-            "applied": applied, "checkpoint": null, "digest": {"position": {"term": 2, "index": applied}, "hex": digest},
+            "applied": applied, "checkpoint": null, "digest": {"applied": applied, "value": digest},
             "nodes": {"1": {"client_addr": "a:1"}, "4": {"client_addr": "a:4"}},
         });
         Answer {

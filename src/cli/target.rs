@@ -19,7 +19,7 @@ use crate::keys::ClusterKeys;
 /// How long a token lives that a command mints for itself, in seconds.
 const OWN_TOKEN_TTL_S: u64 = 7 * 24 * 60 * 60;
 /// The user that an administrator's token names if nobody else is meant.
-const ADMIN: &str = "roost-cli";
+pub(super) const ADMIN: &str = "roost-cli";
 
 /// Where the keys are.
 #[derive(Debug, Clone, Args)]

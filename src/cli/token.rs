@@ -7,7 +7,7 @@ use clap::Args;
 use roost_storage::model::{DeviceId, UserId};
 
 use super::output::say;
-use super::target::Folders;
+use super::target::{ADMIN, Folders};
 use crate::auth::Grant;
 
 /// Prints a token for a user, signed with the key in the data folder.
@@ -15,11 +15,12 @@ use crate::auth::Grant;
 #[command(after_help = "\
 Examples:
   roost token alice
-  roost token backend --admin --ttl 1h
+  roost token --admin --ttl 1h
   roost token bob --device phone --data ./roost-data")]
 pub(crate) struct Token {
-    /// The user
-    user: UserId,
+    /// The user; an administrator's token need not name one
+    #[arg(required_unless_present = "admin")]
+    user: Option<UserId>,
     /// Make an administrator's token, for the HTTP API
     #[arg(long)]
     admin: bool,
@@ -41,6 +42,7 @@ impl Token {
         }
         let key = self.folders.signing_key()?;
         let Self { user, admin, device, ttl, .. } = self;
+        let user = user.map_or_else(|| UserId::new(ADMIN), Ok)?;
         say!("{}", key.mint(&Grant { user, device, admin, ttl_s: ttl.as_secs() })?);
         Ok(())
     }

@@ -110,8 +110,8 @@ fn settled(statuses: &[&NodeStatus]) -> Option<Settled> {
     let applied = statuses.first()?.applied?;
     let at = |status: &&NodeStatus| {
         let digest = status.digest.as_ref()?;
-        (status.applied == Some(applied) && digest.index() == Some(applied))
-            .then(|| digest.hex.clone())
+        (status.applied == Some(applied) && digest.applied == Some(applied))
+            .then(|| digest.value.clone())
     };
     let digests: Vec<String> = statuses.iter().map(at).collect::<Option<_>>()?;
     let first = digests.first()?.clone();
@@ -299,7 +299,7 @@ mod tests {
     fn status(applied: u64, at: u64, digest: &str) -> NodeStatus {
         serde_json::from_value(serde_json::json!({
             "node": 1, "role": "follower", "leader": 1, "term": 1, "last_log": 1, "committed": 1,
-            "applied": applied, "checkpoint": 1, "digest": {"position": {"term": 1, "index": at}, "hex": digest},
+            "applied": applied, "checkpoint": 1, "digest": {"applied": at, "value": digest},
         }))
         .unwrap()
     }
