@@ -96,7 +96,7 @@ class Cluster:
                     status, reply = await self.call(
                         node % NODES, "POST", "/v1/tokens", {"user": user}, self.admin
                     )
-                    assert status == 200, f"POST /v1/tokens: {status} {reply}"
+                    assert status in (200, 201), f"POST /v1/tokens: {status} {reply}"
                     self.tokens[user] = reply["token"]
                     break
                 except OSError:

@@ -25,6 +25,8 @@ from cluster import NODES, Cluster
 CHECK_S = 60
 # Checks that run at a time: each has users of its own, so they only share the nodes.
 AT_ONCE = 4
+# Characters of an error that are shown in its line; the end of the report has all.
+SHOWN = 300
 
 
 class Report:
@@ -47,7 +49,8 @@ class Report:
 
 
 def short(error):
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"
 
 
 async def run_check(function, cluster, kind, node):

@@ -28,7 +28,8 @@ type Answer = Result<(StatusCode, Json<OkBody>), ApiError>;
 
 #[derive(Deserialize)]
 pub(super) struct NewConversation {
-    owner: CompactString,
+    /// The first of the members if it is not named.
+    owner: Option<CompactString>,
     kind: ConversationKind,
     #[serde(default)]
     members: Vec<CompactString>,
@@ -67,7 +68,10 @@ pub(super) async fn create(
     State(context): State<Arc<Context>>,
     JsonBody(wanted): JsonBody<NewConversation>,
 ) -> Answer {
-    let owner = user_id(&wanted.owner)?;
+    let owner = wanted.owner.as_ref().or(wanted.members.first()).ok_or_else(|| {
+        ApiError::new(ErrorCode::BadRequest, "`owner` or one of `members` is needed")
+    })?;
+    let owner = user_id(owner)?;
     let attempt = Attempt(rand::random());
     let request = CreateConversation {
         kind: wanted.kind,

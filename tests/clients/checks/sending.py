@@ -56,7 +56,7 @@ async def the_same_client_id_is_the_same_send_on_any_node(c):
     alice = await c.connect("alice", window=0)
     first = await c.send(alice, "bob", "once", client_id="same")
     for node in (c.node, c.node + 1, c.node + 2):
-        elsewhere = await c.connect("alice", node=node, device=f"d{node}", window=0)
+        elsewhere = await c.connect("alice", node=node, device=f"other{node}", window=0)
         again = await c.send(elsewhere, "bob", "once", client_id="same")
         assert again["duplicate"] is True, again
         for field in ("conversation", "seq", "at_ms"):
