@@ -24,6 +24,9 @@ use crate::wire;
 /// Bytes of entries that one read for replication gathers.
 const READ_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Bytes that the log adds to a batch.
+pub(crate) const TAG_BYTES: usize = 1;
+
 const TAG_BLANK: u8 = 0;
 const TAG_BATCH: u8 = 1;
 const TAG_MEMBERSHIP: u8 = 2;
@@ -65,7 +68,7 @@ pub fn encode_entry(entry: &Entry) -> LogEntry {
 }
 
 fn tagged(tag: u8, content: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(1 + content.len());
+    let mut bytes = BytesMut::with_capacity(TAG_BYTES + content.len());
     bytes.put_u8(tag);
     bytes.put_slice(content);
     bytes.freeze()
@@ -77,7 +80,7 @@ pub fn decode_entry(kept: &LogEntry) -> io::Result<Entry> {
     let (tag, content) = kept.payload.split_first().ok_or_else(|| corrupt("no payload"))?;
     let payload = match *tag {
         TAG_BLANK if content.is_empty() => EntryPayload::Blank,
-        TAG_BATCH => EntryPayload::Normal(Proposal(kept.payload.slice(1..))),
+        TAG_BATCH => EntryPayload::Normal(Proposal(kept.payload.slice(TAG_BYTES..))),
         TAG_MEMBERSHIP => EntryPayload::Membership(wire::decode::<Membership>("membership", content)?),
         _ => return Err(corrupt("unknown kind").into()),
     };

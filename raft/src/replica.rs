@@ -11,6 +11,7 @@ use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use roost_storage::codec;
 use roost_storage::command::{Batch, Command, Outcome};
 use roost_storage::fs::Disk;
+use roost_storage::limits::MAX_ENTRY_BYTES;
 use roost_storage::log::Log;
 use roost_storage::model::LogPosition;
 use roost_storage::store::Store;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::checkpoints;
-use crate::log_store::LogStore;
+use crate::log_store::{self, LogStore};
 use crate::network::{Network, PeerTransport};
 use crate::snapshot::{SnapshotData, SnapshotReceiver, SnapshotSender};
 use crate::state_machine::{ApplyObserver, StateMachine, blocking};
@@ -201,6 +202,9 @@ impl Replica {
     pub async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Proposed, ProposeError> {
         let batch = Batch { at_ms: (self.options.clock)(), commands };
         let bytes = codec::encode_batch(&batch).map_err(|_| ProposeError::TooLarge)?;
+        if bytes.len() + log_store::TAG_BYTES > MAX_ENTRY_BYTES {
+            return Err(ProposeError::TooLarge);
+        }
         let write = self.raft.client_write(Proposal(bytes.into()));
         match tokio::time::timeout_at(deadline, write).await {
             Err(_) => Err(ProposeError::Unknown),
