@@ -92,8 +92,12 @@ async fn round(route: &Route) -> Result<u64, ()> {
     let call = Call::ReadIndex { shard: route.shard, ttl_ms };
     match route.transport.call(leader, node.as_ref(), &call, deadline).await {
         Ok(Answer::ReadIndex(Ok(index))) => Ok(index),
-        Ok(Answer::ReadIndex(Err(Declined::NotLeader(_) | Declined::Unknown | Declined::Stale | Declined::TooLarge))) => Err(()),
+        Ok(Answer::ReadIndex(Err(
+            Declined::NotLeader(_) | Declined::Unknown | Declined::Stale | Declined::TooLarge,
+        ))) => Err(()),
         Ok(_) => Err(()),
-        Err(TransportError::Timeout | TransportError::Unreachable(_) | TransportError::Lost(_)) => Err(()),
+        Err(TransportError::Timeout | TransportError::Unreachable(_) | TransportError::Lost(_)) => {
+            Err(())
+        }
     }
 }

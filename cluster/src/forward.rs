@@ -99,12 +99,18 @@ fn weight(command: &Command) -> usize {
             Command::Send { body, .. } => body.len(),
             Command::CreateConversation { members, .. }
             | Command::AddMembers { members, .. }
-            | Command::RemoveMembers { members, .. } => members.iter().map(|id| id.as_str().len() + 8).sum(),
+            | Command::RemoveMembers { members, .. } => {
+                members.iter().map(|id| id.as_str().len() + 8).sum()
+            }
             _ => 0,
         }
 }
 
-async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>, waiting_bytes: Arc<AtomicUsize>) {
+async fn run(
+    route: Arc<Route>,
+    mut queue: mpsc::Receiver<Waiting>,
+    waiting_bytes: Arc<AtomicUsize>,
+) {
     let mut held: Option<Waiting> = None;
     let mut number = 0;
     loop {
@@ -155,7 +161,11 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
         expire(&mut batch, unknown);
         let Some(latest) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
         let Some(leader) = hint.take().or(route.replica.leader()) else {
-            if route.replica.wait_leader(None, latest.min(Instant::now() + ATTEMPT_TIMEOUT)).await.is_none()
+            if route
+                .replica
+                .wait_leader(None, latest.min(Instant::now() + ATTEMPT_TIMEOUT))
+                .await
+                .is_none()
                 && route.replica.status().role == roost_raft::Role::Stopped
             {
                 return settle(batch, |_| Err(SubmitError::Stopped));
@@ -192,7 +202,8 @@ fn expire(batch: &mut Vec<Waiting>, unknown: bool) {
         return;
     }
     let error = if unknown { SubmitError::DeadlineExceeded } else { SubmitError::NotAvailable };
-    let (expired, open) = std::mem::take(batch).into_iter().partition(|waiting| waiting.deadline <= now);
+    let (expired, open) =
+        std::mem::take(batch).into_iter().partition(|waiting| waiting.deadline <= now);
     *batch = open;
     settle(expired, |_| Err(error.clone()));
 }
@@ -208,7 +219,9 @@ fn finish(batch: Vec<Waiting>, index: u64, outcomes: Vec<Outcome>, unknown: bool
     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
         let result = match outcome {
             Ok(reply) => Ok(Committed { reply, index }),
-            Err(_) if unknown && !told_from_repetition(&waiting.command) => Err(SubmitError::DeadlineExceeded),
+            Err(_) if unknown && !told_from_repetition(&waiting.command) => {
+                Err(SubmitError::DeadlineExceeded)
+            }
             Err(rejection) => Err(SubmitError::Rejected(rejection)),
         };
         let _ = waiting.reply.send(result);
@@ -219,7 +232,10 @@ fn finish(batch: Vec<Waiting>, index: u64, outcomes: Vec<Outcome>, unknown: bool
 fn told_from_repetition(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Leave { .. } | Command::RemoveMembers { .. } | Command::AddMembers { .. } | Command::DeleteConversation { .. }
+        Command::Leave { .. }
+            | Command::RemoveMembers { .. }
+            | Command::AddMembers { .. }
+            | Command::DeleteConversation { .. }
     )
 }
 
@@ -253,7 +269,9 @@ async fn attempt(
         Ok(Answer::Forward(Err(Declined::NotLeader(other)))) => Attempted::Elsewhere(other),
         Ok(Answer::Forward(Err(Declined::TooLarge))) => Attempted::TooLarge,
         Ok(Answer::Forward(Err(Declined::Unknown | Declined::Stale))) => Attempted::Unknown,
-        Ok(Answer::Refused(_)) | Err(roost_raft::TransportError::Unreachable(_)) => Attempted::Elsewhere(None),
+        Ok(Answer::Refused(_)) | Err(roost_raft::TransportError::Unreachable(_)) => {
+            Attempted::Elsewhere(None)
+        }
         Ok(_) | Err(_) => Attempted::Unknown,
     }
 }
@@ -274,8 +292,15 @@ impl Senders {
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<(u64, Vec<Outcome>), Declined> {
-        let slot = self.newest.lock().entry(from).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(origin))).clone();
-        let mut newest = tokio::time::timeout_at(deadline, slot.lock()).await.map_err(|_| Declined::NotLeader(None))?;
+        let slot = self
+            .newest
+            .lock()
+            .entry(from)
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(origin)))
+            .clone();
+        let mut newest = tokio::time::timeout_at(deadline, slot.lock())
+            .await
+            .map_err(|_| Declined::NotLeader(None))?;
         let late = newest.incarnation == origin.incarnation
             && (newest.batch, newest.attempt) > (origin.batch, origin.attempt);
         if late {

@@ -197,7 +197,12 @@ impl Cluster {
         let status = self.inner.route.replica.status();
         let nodes = status.members.iter().map(|(id, member)| {
             let info = NodeInfo {
-                peer_addr: self.inner.route.transport.address(*id, Some(member)).unwrap_or_default(),
+                peer_addr: self
+                    .inner
+                    .route
+                    .transport
+                    .address(*id, Some(member))
+                    .unwrap_or_default(),
                 client_addr: member.client_addr.clone(),
                 store_id: member.store_id,
                 voter: status.voters.contains(id),
@@ -234,7 +239,11 @@ impl Cluster {
     pub async fn shutdown(&self, grace: Duration) {
         let route = &self.inner.route;
         let status = route.replica.status();
-        let newest = status.matched.iter().filter(|(id, _)| **id != route.node_id).max_by_key(|(_, matched)| **matched);
+        let newest = status
+            .matched
+            .iter()
+            .filter(|(id, _)| **id != route.node_id)
+            .max_by_key(|(_, matched)| **matched);
         if let (roost_raft::Role::Leader, Some((successor, _))) = (status.role, newest) {
             route.replica.transfer_leader(*successor).await;
             route.replica.wait_leader(Some(route.node_id), Instant::now() + grace).await;

@@ -37,20 +37,28 @@ impl Handler for Member {
     async fn call(&self, from: NodeId, call: Call) -> Answer {
         match call {
             Call::Hello(_) => Answer::Hello((self.own.hello)()),
-            Call::Raft { shard, .. } | Call::Forward { shard, .. } | Call::ReadIndex { shard, .. }
+            Call::Raft { shard, .. }
+            | Call::Forward { shard, .. }
+            | Call::ReadIndex { shard, .. }
                 if shard != self.route.shard =>
             {
                 Answer::Refused(format!("shard {} is not here", shard.0))
             }
-            Call::Raft { message, .. } => Answer::Raft(self.route.replica.handle(&message).await.into()),
+            Call::Raft { message, .. } => {
+                Answer::Raft(self.route.replica.handle(&message).await.into())
+            }
             Call::Forward { origin, ttl_ms, commands, .. } => Answer::Forward(
-                self.senders.forwarded(&self.route.replica, from, origin, commands, deadline(ttl_ms)).await,
+                self.senders
+                    .forwarded(&self.route.replica, from, origin, commands, deadline(ttl_ms))
+                    .await,
             ),
             Call::ReadIndex { ttl_ms, .. } => {
-                Answer::ReadIndex(self.route.replica.read_index(deadline(ttl_ms)).await.map_err(|error| match error {
-                    ProposeError::NotLeader(other) => Declined::NotLeader(other),
-                    _ => Declined::Unknown,
-                }))
+                Answer::ReadIndex(self.route.replica.read_index(deadline(ttl_ms)).await.map_err(
+                    |error| match error {
+                        ProposeError::NotLeader(other) => Declined::NotLeader(other),
+                        _ => Declined::Unknown,
+                    },
+                ))
             }
             Call::Claim { user, device } => {
                 self.observer.device_claimed(&user, &device);
@@ -70,10 +78,14 @@ pub(crate) fn claim(route: &Arc<Route>, user: &UserId, device: &DeviceId) {
         if id == route.node_id {
             continue;
         }
-        let (route, call) = (route.clone(), Call::Claim { user: user.clone(), device: device.clone() });
+        let (route, call) =
+            (route.clone(), Call::Claim { user: user.clone(), device: device.clone() });
         tokio::spawn(async move {
             // Best effort: a peer that can't be reached serves no device anybody could use.
-            let _ = route.transport.call(id, Some(&member), &call, Instant::now() + CLAIM_TIMEOUT).await;
+            let _ = route
+                .transport
+                .call(id, Some(&member), &call, Instant::now() + CLAIM_TIMEOUT)
+                .await;
         });
     }
 }

@@ -14,7 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use roost_raft::state_machine::ApplyObserver;
-use roost_raft::{MemberNode, NodeId, PeerTransport, Replica, ReplicaOptions, TransportError};
+use roost_raft::{
+    MemberNode, NodeId, PeerTransport, Replica, ReplicaOptions, Role, TransportError,
+};
 use roost_storage::command::Effect;
 use roost_storage::fs::Disk;
 use roost_storage::log::Log;
@@ -121,12 +123,17 @@ impl Cluster {
         disk: Arc<dyn Disk>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let initialized = Arc::new(AtomicBool::new(log.state().last.is_some() || log.state().vote.is_some()));
+        let initialized =
+            Arc::new(AtomicBool::new(log.state().last.is_some() || log.state().vote.is_some()));
         let (endpoint, client) = transport::bind(options.peer_listen, &options.tls)?;
         let own = own(&options, initialized.clone());
-        let transport = Transport::new(endpoint.clone(), client, own.clone(), options.peers.clone());
+        let transport =
+            Transport::new(endpoint.clone(), client, own.clone(), options.peers.clone());
         let replica = Replica::start(
-            ReplicaOptions { log_keep_entries: options.log_keep_entries, ..ReplicaOptions::new(options.node_id) },
+            ReplicaOptions {
+                log_keep_entries: options.log_keep_entries,
+                ..ReplicaOptions::new(options.node_id)
+            },
             log,
             store,
             disk,
@@ -142,8 +149,12 @@ impl Cluster {
             replica: replica.clone(),
             transport: transport.clone(),
         });
-        let member =
-            Member { route: route.clone(), own: own.clone(), observer: observer.clone(), senders: Senders::default() };
+        let member = Member {
+            route: route.clone(),
+            own: own.clone(),
+            observer: observer.clone(),
+            senders: Senders::default(),
+        };
         tokio::spawn(transport::serve(endpoint, Arc::new(member)));
         let fault = Arc::new(OnceLock::new());
         tokio::spawn(watch_stop(replica.clone(), observer.clone(), fault.clone()));
@@ -168,7 +179,10 @@ fn own(options: &ClusterOptions, initialized: Arc<AtomicBool>) -> Own {
         initialized: false,
     };
     Own {
-        hello: Arc::new(move || Hello { initialized: initialized.load(Ordering::Acquire), ..hello.clone() }),
+        hello: Arc::new(move || Hello {
+            initialized: initialized.load(Ordering::Acquire),
+            ..hello.clone()
+        }),
     }
 }
 
@@ -180,13 +194,24 @@ async fn watch_stop(replica: Replica, observer: Arc<dyn Observer>, fault: Arc<On
 }
 
 /// Forms the cluster if this node is the one to do it, else watches for Raft state to appear.
-async fn form(options: ClusterOptions, replica: Replica, transport: Transport, own: Own, initialized: Arc<AtomicBool>) {
+async fn form(
+    options: ClusterOptions,
+    replica: Replica,
+    transport: Transport,
+    own: Own,
+    initialized: Arc<AtomicBool>,
+) {
     let first = options.peers.keys().next().copied().unwrap_or(options.node_id);
     while !replica.is_initialized().await {
+        if replica.status().role == Role::Stopped {
+            return;
+        }
         if first == options.node_id {
             match members(&options, &transport, &own).await {
                 Ok(members) => match replica.initialize(members).await {
-                    Ok(()) => tracing::info!(nodes = options.peers.len().max(1), "formed the cluster"),
+                    Ok(()) => {
+                        tracing::info!(nodes = options.peers.len().max(1), "formed the cluster")
+                    }
                     Err(reason) => tracing::error!("the cluster can't be formed: {reason}"),
                 },
                 Err(reason) => tracing::info!("waiting to form the cluster: {reason}"),
@@ -220,8 +245,11 @@ async fn members(
                 "node {id} belongs to a cluster already; if this node's data was lost, it needs a new number"
             ));
         }
-        let node =
-            MemberNode { peer_addr: address.clone(), client_addr: hello.client_addr, store_id: hello.store_id };
+        let node = MemberNode {
+            peer_addr: address.clone(),
+            client_addr: hello.client_addr,
+            store_id: hello.store_id,
+        };
         members.insert(*id, node);
     }
     Ok(members)

@@ -27,7 +27,9 @@ async fn every_node_takes_commands_and_shows_what_was_acknowledged_elsewhere() {
 
     for (n, node) in [&one, &two, &three].into_iter().enumerate() {
         let sent = node.submit(send("alice", "bob", &format!("m{n}")), soon()).await.unwrap();
-        assert!(matches!(sent.reply, Reply::Sent { seq, duplicate: false, .. } if seq == n as u64 + 1));
+        assert!(
+            matches!(sent.reply, Reply::Sent { seq, duplicate: false, .. } if seq == n as u64 + 1)
+        );
     }
     for node in [&one, &two, &three] {
         assert_eq!(tail(node, "bob").await, 3);
@@ -58,11 +60,15 @@ async fn commands_of_one_node_keep_their_order_through_a_change_of_leader() {
     let led = leader(&nodes).unwrap();
     let through = nodes[(led + 1) % 3];
 
-    let first: Vec<_> = (0..50).map(|n| through.submit(send("a", "b", &format!("x{n}")), soon())).collect();
+    let first: Vec<_> =
+        (0..50).map(|n| through.submit(send("a", "b", &format!("x{n}")), soon())).collect();
     nodes[led].shutdown(std::time::Duration::from_millis(10)).await;
-    let second: Vec<_> = (50..100).map(|n| through.submit(send("a", "b", &format!("x{n}")), soon())).collect();
+    let second: Vec<_> =
+        (50..100).map(|n| through.submit(send("a", "b", &format!("x{n}")), soon())).collect();
     for (n, pending) in first.into_iter().chain(second).enumerate() {
-        let Reply::Sent { seq, duplicate, .. } = pending.await.unwrap().reply else { panic!("not a send") };
+        let Reply::Sent { seq, duplicate, .. } = pending.await.unwrap().reply else {
+            panic!("not a send")
+        };
         assert_eq!((seq, duplicate), (n as u64 + 1, false));
     }
 }
@@ -98,12 +104,14 @@ async fn a_node_comes_back_with_its_disk_but_not_with_an_empty_one() {
     one.submit(send("a", "b", "first"), soon()).await.unwrap();
     three.shutdown(std::time::Duration::from_millis(10)).await;
     drop(three);
+    town.freed(3).await;
     one.submit(send("a", "b", "second"), soon()).await.unwrap();
 
     let (three, _) = town.start(3, &places[2]).await;
     assert_eq!(tail(&three, "b").await, 2);
     three.shutdown(std::time::Duration::from_millis(10)).await;
     drop(three);
+    town.freed(3).await;
 
     let (wiped, _) = town.start(3, &Place::new(99)).await;
     one.submit(send("a", "b", "third"), soon()).await.unwrap();

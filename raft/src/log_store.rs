@@ -14,8 +14,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
-use roost_storage::{Fault, codec};
 use roost_storage::log::{Done, Log, LogEntry};
+use roost_storage::{Fault, codec};
 use tokio::sync::oneshot;
 
 use crate::types::{Entry, LogId, Membership, Proposal, TypeConfig, Vote, log_id, position};
@@ -81,7 +81,9 @@ pub fn decode_entry(kept: &LogEntry) -> io::Result<Entry> {
     let payload = match *tag {
         TAG_BLANK if content.is_empty() => EntryPayload::Blank,
         TAG_BATCH => EntryPayload::Normal(Proposal(kept.payload.slice(TAG_BYTES..))),
-        TAG_MEMBERSHIP => EntryPayload::Membership(wire::decode::<Membership>("membership", content)?),
+        TAG_MEMBERSHIP => {
+            EntryPayload::Membership(wire::decode::<Membership>("membership", content)?)
+        }
         _ => return Err(corrupt("unknown kind").into()),
     };
     Ok(Entry::new(log_id(kept.position), payload))
@@ -109,7 +111,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.log.state().vote.map(|bytes| wire::decode("vote", &bytes)).transpose()
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
         self.log.read(start, end, READ_CHUNK_BYTES)?.iter().map(decode_entry).collect()
     }
 }
@@ -119,7 +125,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let state = self.log.state();
-        Ok(LogState { last_purged_log_id: state.purged.map(log_id), last_log_id: state.last.map(log_id) })
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(log_id),
+            last_log_id: state.last.map(log_id),
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self::LogReader {
@@ -139,13 +148,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.log.state().committed.map(log_id))
     }
 
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| encode_entry(&entry)).collect();
-        let done: Done = Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
+        let done: Done =
+            Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
         Ok(self.log.append(entries, done)?)
     }
 

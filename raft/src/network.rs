@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{Backoff, RPCOption, RPCTypes};
+use openraft::error::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
 use openraft::network::v2::RaftNetworkV2;
+use openraft::network::{Backoff, RPCOption, RPCTypes};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
 use roost_storage::codec;
@@ -79,13 +82,22 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) async fn call(&self, request: &Request, deadline: Instant) -> Result<Reply, TransportError> {
+    pub(crate) async fn call(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, TransportError> {
         let bytes = codec::encode(request).into();
         let reply = self.network.transport.call(self.target, &self.node, bytes, deadline).await?;
         wire::decode("peer reply", &reply).map_err(|error| TransportError::Lost(error.to_string()))
     }
 
-    async fn rpc(&self, action: RPCTypes, request: &Request, ttl: Duration) -> Result<Reply, RPCError<TypeConfig>> {
+    async fn rpc(
+        &self,
+        action: RPCTypes,
+        request: &Request,
+        ttl: Duration,
+    ) -> Result<Reply, RPCError<TypeConfig>> {
         match self.call(request, Instant::now() + ttl).await {
             Ok(Reply::Failed(reason)) => Err(unreachable_error(reason)),
             Ok(reply) => Ok(reply),
@@ -93,11 +105,19 @@ impl Peer {
         }
     }
 
-    fn rpc_error(&self, action: RPCTypes, timeout: Duration, error: TransportError) -> RPCError<TypeConfig> {
+    fn rpc_error(
+        &self,
+        action: RPCTypes,
+        timeout: Duration,
+        error: TransportError,
+    ) -> RPCError<TypeConfig> {
         match error {
-            TransportError::Timeout => {
-                RPCError::Timeout(Timeout { action, id: self.network.own_id, target: self.target, timeout })
-            }
+            TransportError::Timeout => RPCError::Timeout(Timeout {
+                action,
+                id: self.network.own_id,
+                target: self.target,
+                timeout,
+            }),
             TransportError::Unreachable(reason) => unreachable_error(reason),
             TransportError::Lost(_) => RPCError::Network(NetworkError::new(&error)),
         }
@@ -176,7 +196,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<openraft::raft::TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.rpc(RPCTypes::TransferLeader, &Request::TransferLeader(request), option.soft_ttl()).await? {
+        match self
+            .rpc(RPCTypes::TransferLeader, &Request::TransferLeader(request), option.soft_ttl())
+            .await?
+        {
             Reply::TransferLeader(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }

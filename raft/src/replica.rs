@@ -199,7 +199,11 @@ impl Replica {
 
     /// Proposes commands as one entry, stamped with this node's clock, and waits until they are
     /// applied here. Calls take their order when first polled.
-    pub async fn propose(&self, commands: Vec<Command>, deadline: Instant) -> Result<Proposed, ProposeError> {
+    pub async fn propose(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Proposed, ProposeError> {
         let batch = Batch { at_ms: (self.options.clock)(), commands };
         let bytes = codec::encode_batch(&batch).map_err(|_| ProposeError::TooLarge)?;
         if bytes.len() + log_store::TAG_BYTES > MAX_ENTRY_BYTES {
@@ -208,7 +212,9 @@ impl Replica {
         let write = self.raft.client_write(Proposal(bytes.into()));
         match tokio::time::timeout_at(deadline, write).await {
             Err(_) => Err(ProposeError::Unknown),
-            Ok(Ok(written)) => Ok(Proposed { index: written.log_id.index(), outcomes: written.data.outcomes }),
+            Ok(Ok(written)) => {
+                Ok(Proposed { index: written.log_id.index(), outcomes: written.data.outcomes })
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader(forward.leader_id))
             }
@@ -284,7 +290,12 @@ impl Replica {
     pub fn members(&self) -> BTreeMap<NodeId, MemberNode> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().nodes().map(|(id, node)| (*id, node.clone())).collect()
+        metrics
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(id, node)| (*id, node.clone()))
+            .collect()
     }
 
     /// Where this replica stands.
@@ -336,20 +347,30 @@ impl Replica {
 
     async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Append(rpc) => self.raft.append_entries(rpc).await.map_or_else(failed, Reply::Append),
+            Request::Append(rpc) => {
+                self.raft.append_entries(rpc).await.map_or_else(failed, Reply::Append)
+            }
             Request::Vote(rpc) => self.raft.vote(rpc).await.map_or_else(failed, Reply::Vote),
             Request::PreVote(rpc) => self.raft.pre_vote(rpc).await.map_or_else(failed, Reply::Vote),
-            Request::TransferLeader(rpc) => {
-                self.raft.handle_transfer_leader(rpc).await.map_or_else(failed, Reply::TransferLeader)
-            }
+            Request::TransferLeader(rpc) => self
+                .raft
+                .handle_transfer_leader(rpc)
+                .await
+                .map_or_else(failed, Reply::TransferLeader),
             Request::SnapshotChunk { transfer, offset, bytes } => {
                 let receiver = self.receiver.clone();
-                let taken = tokio::task::spawn_blocking(move || receiver.chunk(transfer, offset, &bytes)).await;
-                taken.map_err(std::io::Error::other).flatten().map_or_else(failed, |()| Reply::SnapshotChunk)
+                let taken =
+                    tokio::task::spawn_blocking(move || receiver.chunk(transfer, offset, &bytes))
+                        .await;
+                taken
+                    .map_err(std::io::Error::other)
+                    .flatten()
+                    .map_or_else(failed, |()| Reply::SnapshotChunk)
             }
             Request::SnapshotInstall { transfer, len, vote, last, membership } => {
                 let receiver = self.receiver.clone();
-                let finished = tokio::task::spawn_blocking(move || receiver.finish(transfer, len)).await;
+                let finished =
+                    tokio::task::spawn_blocking(move || receiver.finish(transfer, len)).await;
                 let path = match finished.map_err(std::io::Error::other).flatten() {
                     Ok(path) => path,
                     Err(error) => return failed(error),

@@ -40,7 +40,9 @@ pub enum SnapshotData {
 pub(crate) fn membership_of(state: &AppliedState) -> io::Result<StoredMembership> {
     match &state.membership {
         None => Ok(StoredMembership::default()),
-        Some((position, bytes)) => Ok(StoredMembership::new(Some(log_id(*position)), wire::decode("membership", bytes)?)),
+        Some((position, bytes)) => {
+            Ok(StoredMembership::new(Some(log_id(*position)), wire::decode("membership", bytes)?))
+        }
     }
 }
 
@@ -63,7 +65,9 @@ impl SnapshotSender {
         let (store, disk) = (self.store.clone(), self.disk.clone());
         let opened = tokio::task::spawn_blocking(move || {
             let snapshot = store.export_snapshot()?;
-            let file = disk.open(&snapshot.path, OpenMode::Existing).map_err(|error| Fault::io("open snapshot", error))?;
+            let file = disk
+                .open(&snapshot.path, OpenMode::Existing)
+                .map_err(|error| Fault::io("open snapshot", error))?;
             Ok::<_, Fault>((snapshot, file))
         });
         Ok(opened.await.map_err(io::Error::other)??)
@@ -111,10 +115,16 @@ async fn read_chunk(file: Arc<dyn DiskFile>, offset: u64, len: u64) -> io::Resul
     read.await.map_err(io::Error::other)?
 }
 
-async fn call(peer: &Peer, request: &Request, timeout: Duration) -> Result<Reply, StreamingError<TypeConfig>> {
+async fn call(
+    peer: &Peer,
+    request: &Request,
+    timeout: Duration,
+) -> Result<Reply, StreamingError<TypeConfig>> {
     peer.call(request, Instant::now() + timeout).await.map_err(|error| match error {
         TransportError::Unreachable(_) => StreamingError::Unreachable(Unreachable::new(&error)),
-        TransportError::Timeout | TransportError::Lost(_) => StreamingError::Network(NetworkError::new(&error)),
+        TransportError::Timeout | TransportError::Lost(_) => {
+            StreamingError::Network(NetworkError::new(&error))
+        }
     })
 }
 

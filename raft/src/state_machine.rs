@@ -11,9 +11,9 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use roost_storage::{Fault, codec};
 use roost_storage::command::Effect;
 use roost_storage::store::{AppliedState, Payload, Store};
+use roost_storage::{Fault, codec};
 use tokio::sync::watch;
 
 use crate::snapshot::{SnapshotData, membership_of};
@@ -54,7 +54,9 @@ impl StateMachine {
         let position = position(&entry.log_id);
         let applied = match &entry.payload {
             EntryPayload::Blank => self.store.apply(position, Payload::Blank)?,
-            EntryPayload::Normal(proposal) => self.store.apply(position, Payload::Batch(&proposal.0))?,
+            EntryPayload::Normal(proposal) => {
+                self.store.apply(position, Payload::Batch(&proposal.0))?
+            }
             EntryPayload::Membership(membership) => {
                 self.store.apply(position, Payload::Membership(&codec::encode(membership)))?
             }
@@ -64,7 +66,10 @@ impl StateMachine {
         Ok(Response { outcomes: applied.outcomes })
     }
 
-    fn apply_chunk(&self, chunk: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> Result<(), Fault> {
+    fn apply_chunk(
+        &self,
+        chunk: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
+    ) -> Result<(), Fault> {
         for (entry, responder) in chunk {
             let response = self.apply_one(&entry)?;
             if let Some(responder) = responder {
@@ -79,12 +84,18 @@ impl StateMachine {
         if state.applied.is_none() {
             return Ok(None);
         }
-        Ok(Some(SnapshotOf::<TypeConfig, _> { meta: snapshot_meta(&state)?, snapshot: SnapshotData::Checkpoint }))
+        Ok(Some(SnapshotOf::<TypeConfig, _> {
+            meta: snapshot_meta(&state)?,
+            snapshot: SnapshotData::Checkpoint,
+        }))
     }
 }
 
 fn snapshot_meta(state: &AppliedState) -> io::Result<SnapshotMetaOf<TypeConfig>> {
-    Ok(SnapshotMetaOf::<TypeConfig> { last_log_id: state.applied.map(log_id), last_membership: membership_of(state)? })
+    Ok(SnapshotMetaOf::<TypeConfig> {
+        last_log_id: state.applied.map(log_id),
+        last_membership: membership_of(state)?,
+    })
 }
 
 /// Runs blocking store work off the async threads.
@@ -132,14 +143,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let store = self.store.clone();
         let state = blocking(move || store.import_snapshot(&path)).await?;
         if state.applied.map(log_id) != meta.last_log_id {
-            return Err(Fault::corrupt("the snapshot file is not the one that was announced").into());
+            return Err(
+                Fault::corrupt("the snapshot file is not the one that was announced").into()
+            );
         }
         self.applied.send_replace(state.applied.map(|position| position.index));
         self.observer.state_replaced();
         Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotData>>, io::Error> {
         self.snapshot()
     }
 }
@@ -154,6 +169,9 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         }
         let store = self.store.clone();
         let state = blocking(move || store.checkpoint()).await?;
-        Ok(SnapshotOf::<TypeConfig, _> { meta: snapshot_meta(&state)?, snapshot: SnapshotData::Checkpoint })
+        Ok(SnapshotOf::<TypeConfig, _> {
+            meta: snapshot_meta(&state)?,
+            snapshot: SnapshotData::Checkpoint,
+        })
     }
 }

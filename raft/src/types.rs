@@ -72,7 +72,10 @@ pub type Membership = openraft::Membership<NodeId, MemberNode>;
 
 /// openraft's form of a position.
 pub fn log_id(position: LogPosition) -> LogId {
-    LogId::new(openraft::vote::RaftLeaderId::to_committed(&LeaderId { term: position.term, voted_for: 0 }), position.index)
+    LogId::new(
+        openraft::vote::RaftLeaderId::to_committed(&LeaderId { term: position.term, voted_for: 0 }),
+        position.index,
+    )
 }
 
 /// The store's form of a position.

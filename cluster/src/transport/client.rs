@@ -54,12 +54,18 @@ impl Transport {
         own: Own,
         configured: BTreeMap<NodeId, String>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { endpoint, config, own, configured, peers: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner { endpoint, config, own, configured, peers: Mutex::default() }),
+        }
     }
 
     /// Where a peer is: as configured, else as the membership has it.
     pub(crate) fn address(&self, target: NodeId, node: Option<&MemberNode>) -> Option<String> {
-        self.inner.configured.get(&target).cloned().or_else(|| node.map(|node| node.peer_addr.clone()))
+        self.inner
+            .configured
+            .get(&target)
+            .cloned()
+            .or_else(|| node.map(|node| node.peer_addr.clone()))
     }
 
     /// One call with its answer.
@@ -85,11 +91,16 @@ impl Transport {
             Err(TransportError::Timeout) if live.last_answer.lock().elapsed() < SILENCE => {}
             Err(_) => live.connection.close(CLOSE_SILENT, b"no answers"),
         }
-        wire::decode("peer answer", &result?).map_err(|error| TransportError::Lost(error.to_string()))
+        wire::decode("peer answer", &result?)
+            .map_err(|error| TransportError::Lost(error.to_string()))
     }
 
     /// What a peer says of itself.
-    pub(crate) async fn hello(&self, target: NodeId, deadline: Instant) -> Result<Hello, TransportError> {
+    pub(crate) async fn hello(
+        &self,
+        target: NodeId,
+        deadline: Instant,
+    ) -> Result<Hello, TransportError> {
         match self.call(target, None, &Call::Hello((self.inner.own.hello)()), deadline).await? {
             Answer::Hello(hello) => Ok(hello),
             Answer::Refused(reason) => Err(TransportError::Unreachable(reason)),
@@ -97,7 +108,11 @@ impl Transport {
         }
     }
 
-    async fn connection(&self, target: NodeId, node: Option<&MemberNode>) -> Result<Arc<Live>, String> {
+    async fn connection(
+        &self,
+        target: NodeId,
+        node: Option<&MemberNode>,
+    ) -> Result<Arc<Live>, String> {
         let peer = self.inner.peers.lock().entry(target).or_default().clone();
         let mut slot = peer.live.lock().await;
         if let Some(live) = slot.as_ref().filter(|live| live.connection.close_reason().is_none()) {
@@ -105,15 +120,23 @@ impl Transport {
         }
         *slot = None;
         let address = self.address(target, node).ok_or("its address is not known")?;
-        let live = timeout_at(Instant::now() + CONNECT_TIMEOUT, self.connect(target, node, &address))
-            .await
-            .map_err(|_| format!("{address} does not answer"))??;
+        let live =
+            timeout_at(Instant::now() + CONNECT_TIMEOUT, self.connect(target, node, &address))
+                .await
+                .map_err(|_| format!("{address} does not answer"))??;
         *slot = Some(live.clone());
         Ok(live)
     }
 
-    async fn connect(&self, target: NodeId, node: Option<&MemberNode>, address: &str) -> Result<Arc<Live>, String> {
-        let resolved = tokio::net::lookup_host(address).await.map_err(|error| format!("{address}: {error}"))?;
+    async fn connect(
+        &self,
+        target: NodeId,
+        node: Option<&MemberNode>,
+        address: &str,
+    ) -> Result<Arc<Live>, String> {
+        let resolved = tokio::net::lookup_host(address)
+            .await
+            .map_err(|error| format!("{address}: {error}"))?;
         // The endpoint's socket has one address family.
         let ipv4 = self.inner.endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
         let address = resolved
@@ -133,7 +156,8 @@ impl Transport {
                 return Err(reason);
             }
         };
-        let expected = node.map(|node| BTreeMap::from([(target, node.clone())])).unwrap_or_default();
+        let expected =
+            node.map(|node| BTreeMap::from([(target, node.clone())])).unwrap_or_default();
         if let Err(reason) = check_store(&expected, &hello) {
             connection.close(CLOSE_REFUSED, b"another data folder");
             tracing::error!(peer = target, "{reason}");
@@ -155,7 +179,8 @@ impl Transport {
     pub(crate) async fn close(&self) {
         self.inner.endpoint.close(CLOSE_SHUTDOWN, b"shutting down");
         // Bounded: a peer that is gone must not hold up the end.
-        let _ = tokio::time::timeout(Duration::from_millis(500), self.inner.endpoint.wait_idle()).await;
+        let _ =
+            tokio::time::timeout(Duration::from_millis(500), self.inner.endpoint.wait_idle()).await;
     }
 }
 
@@ -171,9 +196,11 @@ async fn greet(connection: &Connection, own: &Hello) -> Result<Hello, String> {
 
 async fn exchange(connection: &Connection, request: &[u8]) -> Result<Bytes, TransportError> {
     let lost = |error: String| TransportError::Lost(error);
-    let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
+    let (mut send, mut receive) =
+        connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
     send.write_all(request).await.map_err(|error| lost(error.to_string()))?;
     send.finish().map_err(|error| lost(error.to_string()))?;
-    let answer = receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| lost(error.to_string()))?;
+    let answer =
+        receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| lost(error.to_string()))?;
     Ok(answer.into())
 }

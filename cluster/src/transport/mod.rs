@@ -50,7 +50,10 @@ pub(crate) struct Own {
 }
 
 /// Binds the peer port.
-pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<(Endpoint, quinn::ClientConfig), TlsError> {
+pub(crate) fn bind(
+    listen: SocketAddr,
+    tls: &PeerTls,
+) -> Result<(Endpoint, quinn::ClientConfig), TlsError> {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
@@ -64,14 +67,18 @@ pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<(Endpoint, quinn
     server.transport_config(transport.clone());
     let mut client = tls.client_config()?;
     client.transport_config(transport);
-    let endpoint = Endpoint::server(server, listen).map_err(|error| TlsError::Bind(listen, error))?;
+    let endpoint =
+        Endpoint::server(server, listen).map_err(|error| TlsError::Bind(listen, error))?;
     Ok((endpoint, client))
 }
 
 /// Whether a data folder is the one that the membership names for this node.
 ///
 /// A member without a known folder is accepted: it was just configured and is not formed yet.
-pub(crate) fn check_store(members: &BTreeMap<NodeId, MemberNode>, hello: &Hello) -> Result<(), String> {
+pub(crate) fn check_store(
+    members: &BTreeMap<NodeId, MemberNode>,
+    hello: &Hello,
+) -> Result<(), String> {
     match members.get(&hello.node_id) {
         Some(member) if member.store_id != hello.store_id => Err(format!(
             "node {} runs on another data folder than the one that joined; a node whose data was lost needs a new number",

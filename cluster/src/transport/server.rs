@@ -56,10 +56,12 @@ async fn connection(incoming: Incoming, handler: Arc<dyn Handler>) -> Result<(),
             _ => Ok((connection, from)),
         }
     };
-    let (connection, from) =
-        tokio::time::timeout(GREETING_TIMEOUT, greeting).await.map_err(|_| "no greeting in time")??;
+    let (connection, from) = tokio::time::timeout(GREETING_TIMEOUT, greeting)
+        .await
+        .map_err(|_| "no greeting in time")??;
     loop {
-        let (mut send, receive) = connection.accept_bi().await.map_err(|error| error.to_string())?;
+        let (mut send, receive) =
+            connection.accept_bi().await.map_err(|error| error.to_string())?;
         let handler = handler.clone();
         tokio::spawn(async move {
             let served = async {

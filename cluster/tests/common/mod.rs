@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 /// What one node was told.
 #[derive(Default)]
-pub struct Seen {
-    pub effects: Mutex<Vec<Effect>>,
-    pub claims: Mutex<Vec<(UserId, DeviceId)>>,
-    pub stopped: Mutex<Option<String>>,
+pub(crate) struct Seen {
+    pub(crate) effects: Mutex<Vec<Effect>>,
+    pub(crate) claims: Mutex<Vec<(UserId, DeviceId)>>,
+    pub(crate) stopped: Mutex<Option<String>>,
 }
 
 impl Observer for Seen {
@@ -39,27 +39,27 @@ impl Observer for Seen {
 }
 
 /// What a node keeps when it is restarted.
-pub struct Place {
-    pub disk: SimDisk,
-    pub engine: Arc<MemoryEngine>,
-    pub store_id: u64,
+pub(crate) struct Place {
+    pub(crate) disk: SimDisk,
+    pub(crate) engine: Arc<MemoryEngine>,
+    pub(crate) store_id: u64,
 }
 
 impl Place {
-    pub fn new(store_id: u64) -> Self {
+    pub(crate) fn new(store_id: u64) -> Self {
         Self { disk: SimDisk::new(), engine: Arc::new(MemoryEngine::new()), store_id }
     }
 }
 
 /// The cluster's authority and addresses.
-pub struct Town {
+pub(crate) struct Town {
     ca: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
-    pub peers: BTreeMap<NodeId, String>,
+    pub(crate) peers: BTreeMap<NodeId, String>,
 }
 
 impl Town {
-    pub fn new(nodes: u64) -> Self {
+    pub(crate) fn new(nodes: u64) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -69,7 +69,7 @@ impl Town {
         Self { ca, issuer, peers }
     }
 
-    pub fn tls(&self, id: NodeId) -> PeerTls {
+    pub(crate) fn tls(&self, id: NodeId) -> PeerTls {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![format!("node-{id}.roost")]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -77,12 +77,13 @@ impl Town {
         PeerTls::new(self.ca.der().clone(), vec![certificate.der().clone()], key).unwrap()
     }
 
-    pub async fn start(&self, id: NodeId, place: &Place) -> (Cluster, Arc<Seen>) {
+    pub(crate) async fn start(&self, id: NodeId, place: &Place) -> (Cluster, Arc<Seen>) {
         let seen = Arc::new(Seen::default());
         let disk = Arc::new(place.disk.clone());
         let log = Log::open(disk.clone(), Path::new("log"), LogOptions::default()).unwrap();
         let engine = place.engine.clone();
-        let store = Store::open(disk.clone(), Path::new("state"), engine, StoreOptions::default()).unwrap();
+        let store =
+            Store::open(disk.clone(), Path::new("state"), engine, StoreOptions::default()).unwrap();
         let options = ClusterOptions {
             node_id: id,
             shard: ShardId(0),
@@ -95,9 +96,15 @@ impl Town {
             log_keep_entries: 1_000,
             tls: self.tls(id),
         };
-        let cluster =
-            Cluster::start(options, Arc::new(log), Arc::new(store), disk, seen.clone()).await.unwrap();
+        let cluster = Cluster::start(options, Arc::new(log), Arc::new(store), disk, seen.clone())
+            .await
+            .unwrap();
         (cluster, seen)
+    }
+
+    /// Waits until the port of a node that was shut down is free again: its tasks end on their own.
+    pub(crate) async fn freed(&self, id: NodeId) {
+        until("the port is free", || UdpSocket::bind(&self.peers[&id]).is_ok()).await;
     }
 }
 
@@ -110,15 +117,15 @@ fn free_udp_addr() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-pub fn user(name: &str) -> UserId {
+pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
-pub fn send(from: &str, to: &str, client_id: &str) -> Command {
+pub(crate) fn send(from: &str, to: &str, client_id: &str) -> Command {
     Command::Send {
         sender: user(from),
         target: Target::User(user(to)),
@@ -131,7 +138,7 @@ pub fn send(from: &str, to: &str, client_id: &str) -> Command {
 }
 
 /// Waits until a condition holds.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
     while !condition() {
         assert!(Instant::now() < deadline, "never happened: {what}");
