@@ -35,6 +35,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::auth::Auth;
+use crate::keys::NodeKeys;
 use admission::Gate;
 use metrics::Metrics;
 use reads::Reads;
@@ -73,6 +74,12 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// Its key.
     pub key: PrivateKeyDer<'static>,
+}
+
+impl From<&NodeKeys> for Certificate {
+    fn from(keys: &NodeKeys) -> Self {
+        Self { chain: keys.chain.clone(), key: keys.key.clone_key() }
+    }
 }
 
 /// Why the edge could not start.

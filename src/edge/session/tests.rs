@@ -30,7 +30,9 @@ impl Script {
     /// acknowledged `cursor`.
     fn connected(window: u64, cursor: u64, tail: u64) -> Self {
         let mut script = Self::new();
-        script.client(r#"{"id": 1, "connect": {"token": "t", "device": {"id": "phone", "kind": "app"}}}"#);
+        script.client(
+            r#"{"id": 1, "connect": {"token": "t", "device": {"id": "phone", "kind": "app"}}}"#,
+        );
         script.step(admitted(window, cursor, tail));
         script.written();
         script
@@ -119,8 +121,11 @@ fn shown_frame(frame: &[u8]) -> String {
         return format!("< {} error {}", value["id"], error["code"].as_str().unwrap());
     }
     if let Some(push) = value.get("items") {
-        let seqs: Vec<_> = push["items"].as_array().unwrap().iter().map(|item| &item["seq"]).collect();
-        return format!("< items {seqs:?} tail {}", push["tail"]).replace("Number(", "").replace(')', "");
+        let seqs: Vec<_> =
+            push["items"].as_array().unwrap().iter().map(|item| &item["seq"]).collect();
+        return format!("< items {seqs:?} tail {}", push["tail"])
+            .replace("Number(", "")
+            .replace(')', "");
     }
     if let Some(closing) = value.get("closing") {
         return format!("< closing {}", closing["code"].as_str().unwrap());
@@ -166,17 +171,16 @@ fn a_client_connects_and_is_pushed_what_it_missed() {
     assert_eq!(s.step(admitted(3, 2, 6)), ["< 1 connected", "read queue after 2, 3"]);
     assert_eq!(s.page(3..=5, 6), ["< items [3, 4, 5] tail 6"]);
     assert_eq!(s.client(&ack(2, 4)), ["submit [2]: acknowledge 4"]);
-    assert_eq!(
-        s.acked(&[2], 4),
-        [r#"< 2 ok {"applied":50,"cursor":4}"#, "read queue after 5, 2"]
-    );
+    assert_eq!(s.acked(&[2], 4), [r#"< 2 ok {"applied":50,"cursor":4}"#, "read queue after 5, 2"]);
     assert_eq!(s.page(6..=6, 6), ["< items [6] tail 6"]);
 }
 
 #[test]
 fn anything_before_connect_is_refused_and_the_connection_goes_on() {
     let mut s = Script::new();
-    for operation in [r#""ping": {}"#, r#""send": {"to": "b", "client_id": "1", "body": ""}"#, r#""dance": {}"#] {
+    for operation in
+        [r#""ping": {}"#, r#""send": {"to": "b", "client_id": "1", "body": ""}"#, r#""dance": {}"#]
+    {
         let request = format!(r#"{{"id": 9, {operation}}}"#);
         assert_eq!(s.client(&request), ["< 9 error not_connected"]);
     }
