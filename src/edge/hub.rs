@@ -91,16 +91,9 @@ impl Hub {
         self.users.lock().values().map(Vec::len).sum()
     }
 
-    /// Waits until this node stops at a fault, and says which.
-    pub async fn stopped(&self) -> String {
-        let mut stopped = self.stopped.subscribe();
-        let reason = stopped.wait_for(Option::is_some).await.map(|reason| reason.clone());
-        reason.ok().flatten().expect("the sender lives as long as the hub")
-    }
-
     /// Why this node stopped at a fault; none while it runs.
-    pub(crate) fn fault(&self) -> Option<String> {
-        self.stopped.borrow().clone()
+    pub fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.stopped.subscribe()
     }
 
     /// Takes a device's seat until the registration is dropped. Who has it now is replaced.
@@ -251,7 +244,7 @@ mod tests {
         assert!(alice.take().look && bob.take().look);
         Observer::stopped(&*hub, "disk");
         assert_eq!(alice.take().end, Some(CloseCode::ShuttingDown));
-        assert_eq!(hub.fault().as_deref(), Some("disk"));
+        assert_eq!(hub.stopped().borrow().as_deref(), Some("disk"));
     }
 
     #[tokio::test]

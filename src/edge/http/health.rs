@@ -21,7 +21,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// 200 as long as this node did not stop at a fault.
 pub(super) async fn healthz(State(context): State<Arc<Context>>) -> Result<Json<Value>, ApiError> {
-    match context.hub.fault() {
+    match &*context.hub.stopped().borrow() {
         None => Ok(Json(json!({ "status": "ok" }))),
         Some(reason) => Err(ApiError::new(
             ErrorCode::NotAvailable,
