@@ -38,7 +38,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The version of the folder's layout.
 const LAYOUT_VERSION: u32 = 1;
 const IDENTITY_FILE: &str = "identity.toml";
-const LOCK_FILE: &str = "lock";
+/// Locked in the data folder while a node runs on it.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// A running node.
 pub struct Node {

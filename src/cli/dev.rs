@@ -9,11 +9,12 @@
 //!
 //! The supervisor holds the writing end of every node's stdin. A node stops when that pipe ends, so
 //! none outlives the supervisor, however that ends. A node that ends by itself is started again,
-//! after a pause that grows while it keeps failing.
+//! after a pause that grows while it fails before it was ready.
 
+use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -25,10 +26,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::{CLUSTER_FILE, Description, NODE_FILE, NodeEntry};
-use super::output::{note, say};
-use super::serve::data_flag;
+use super::output::{announce, note};
+use super::serve::{READY, data_flag};
 use crate::config::{DEFAULT_DATA, DEFAULT_LISTEN};
 use crate::keys::ClusterKeys;
+use crate::node::LOCK_FILE;
 
 /// How many nodes a new cluster has if nothing else is said.
 const DEFAULT_NODES: u16 = 3;
@@ -36,11 +38,11 @@ const DEFAULT_NODES: u16 = 3;
 const PORT_STEP: u16 = 10;
 /// How long a node may take to stop by itself.
 const GRACE: Duration = Duration::from_secs(15);
+/// Between two looks at a node's lock.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// The first pause before a node is started again; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A node that ran for this long starts with the first pause again.
-const STABLE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
 /// Runs a whole cluster on loopback: one process a node, on --port, --port + 10, … with the peer
 /// port after each. Ctrl-C stops all nodes; the next start goes on with the same data.
@@ -63,13 +65,17 @@ pub(crate) struct Dev {
     #[arg(long, env = "ROOST_ENGINE", value_name = "NAME", default_value = "sled", value_parser = ["sled", "fjall"])]
     engine: String,
     /// Which log lines the nodes write
-    #[arg(long, env = "ROOST_LOG", value_name = "FILTER", default_value = "warn")]
+    #[arg(long, env = "ROOST_LOG", value_name = "FILTER", default_value = "warn,openraft=off")]
     log: String,
 }
 
 /// What the supervisor learns from a node's keeper.
 enum Event {
+    /// The node is ready.
     Ready(u64),
+    /// The node gave up before it was ever ready, and why.
+    Failed(u64, String),
+    /// The node has ended for good.
     Ended,
 }
 
@@ -77,18 +83,25 @@ impl Dev {
     /// Runs the cluster until a signal stops it.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let description = self.prepare()?;
+        let _lock = self.lock()?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let (stop, stopped) = watch::channel(false);
         let (events, mut received) = mpsc::channel(16);
         for node in &description.nodes {
             let command = self.node_command(node, &description)?;
-            tokio::spawn(keep(node.id, command, stopped.clone(), events.clone()));
+            let (id, stopped, events) = (node.id, stopped.clone(), events.clone());
+            let folder = folder_of(&self.data, id);
+            tokio::spawn(async move {
+                predecessor_ends(&folder).await;
+                keep(id, command, stopped, events).await;
+            });
         }
         drop(events);
         let mut waiting: std::collections::BTreeSet<u64> =
             description.nodes.iter().map(|node| node.id).collect();
         let mut keepers = description.nodes.len();
+        let mut failure = None;
         while keepers > 0 {
             tokio::select! {
                 _ = interrupt.recv(), if !*stop.borrow() => begin_stop(&stop),
@@ -99,12 +112,19 @@ impl Dev {
                             self.welcome(&description);
                         }
                     }
+                    Some(Event::Failed(node, end)) => {
+                        failure.get_or_insert(format!("node {node} {end}; its last lines say why"));
+                        stop.send_replace(true);
+                    }
                     Some(Event::Ended) => keepers -= 1,
                     None => break,
                 },
             }
         }
-        Ok(())
+        match failure {
+            Some(failure) => bail!(failure),
+            None => Ok(()),
+        }
     }
 
     /// Makes the folder and its keys, or checks that the folder fits.
@@ -146,6 +166,25 @@ impl Dev {
         Ok(Description { keys: "keys".into(), ..found })
     }
 
+    /// Keeps a second supervisor off the folder for as long as the file lives.
+    fn lock(&self) -> anyhow::Result<File> {
+        let path = self.data.join(LOCK_FILE);
+        let file =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "a cluster runs on {} already; stop it first, or use another --data",
+                    self.data.display()
+                )
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
     fn node_command(&self, node: &NodeEntry, description: &Description) -> anyhow::Result<Command> {
         let peers: Vec<_> =
             description.nodes.iter().map(|node| format!("{}={}", node.id, node.peer)).collect();
@@ -181,9 +220,9 @@ impl Dev {
     }
 
     fn welcome(&self, description: &Description) {
-        say!("A cluster of {} is ready:", description.nodes.len());
+        announce!("A cluster of {} is ready:", description.nodes.len());
         for node in &description.nodes {
-            say!(
+            announce!(
                 "  node {}  http://{1}, ws://{1}/v1/ws and QUIC; data in {2}",
                 node.id,
                 node.client,
@@ -191,15 +230,15 @@ impl Dev {
             );
         }
         let data = data_flag(&self.data);
-        say!("");
-        say!("Try next, in another terminal:");
-        say!("  roost tail --as bob{data}");
-        say!("  roost send --as alice --to bob \"hi\"{data}");
-        say!("  roost status{data}");
+        announce!("");
+        announce!("Try next, in another terminal:");
+        announce!("  roost tail --as bob{data}");
+        announce!("  roost send --as alice --to bob \"hi\"{data}");
+        announce!("  roost status{data}");
         if let Some(node) = description.nodes.first() {
-            say!("  curl http://{}/healthz", node.client);
+            announce!("  curl http://{}/healthz", node.client);
         }
-        say!("Ctrl-C stops all nodes; the next `roost dev` goes on with the same data.");
+        announce!("Ctrl-C stops all nodes; the next `roost dev` goes on with the same data.");
     }
 }
 
@@ -224,11 +263,34 @@ fn folder_of(data: &Path, node: u64) -> PathBuf {
 }
 
 fn begin_stop(stop: &watch::Sender<bool>) {
-    say!("Stopping …");
+    announce!("Stopping …");
     stop.send_replace(true);
 }
 
-/// Keeps one node running until it is told to stop.
+/// Waits while a node of an earlier supervisor, which was killed, is still about to end. One that
+/// does not end in time is left to the new node, which says so.
+async fn predecessor_ends(folder: &Path) {
+    let deadline = Instant::now() + GRACE;
+    while Instant::now() < deadline {
+        match File::open(folder.join(LOCK_FILE)).map(|file| file.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => sleep(LOCK_INTERVAL).await,
+            _ => return,
+        }
+    }
+}
+
+/// How one life of a node went.
+struct Life {
+    /// Whether it was ready.
+    ready: bool,
+    /// Whether it ended by its own decision, rather than by a signal.
+    gave_up: bool,
+    /// How it ended, in words.
+    end: String,
+}
+
+/// Keeps one node running until it is told to stop. A node that gives up before it was ever ready
+/// (its port is taken, its folder unusable) is not tried again: somebody must look at it.
 async fn keep(
     id: u64,
     mut command: Command,
@@ -236,19 +298,22 @@ async fn keep(
     events: mpsc::Sender<Event>,
 ) {
     let mut pause = FIRST_PAUSE;
+    let mut proven = false;
     while !*stop.borrow() {
-        let started = Instant::now();
-        let end = match command.spawn() {
-            Ok(child) => run_once(id, child, &mut stop, &events).await,
-            Err(error) => format!("cannot be started: {error}"),
+        let life = match command.spawn() {
+            Ok(child) => live(id, child, &mut stop, &events).await,
+            Err(error) => Life { ready: false, gave_up: true, end: format!("cannot run: {error}") },
         };
+        proven |= life.ready;
         if *stop.borrow() {
             break;
         }
-        if started.elapsed() > STABLE {
-            pause = FIRST_PAUSE;
+        if life.gave_up && !proven {
+            let _ = events.send(Event::Failed(id, life.end)).await;
+            break;
         }
-        note!("node-{id} | {end}; starting it again in {} s", pause.as_secs());
+        pause = if life.ready { FIRST_PAUSE } else { pause };
+        note!("node-{id} | {}; starting it again in {} s", life.end, pause.as_secs());
         tokio::select! {
             () = sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => {}
@@ -259,18 +324,17 @@ async fn keep(
     let _ = events.send(Event::Ended).await;
 }
 
-/// One life of a node: passes its lines on, stops it when told, and says how it ended.
-async fn run_once(
+/// One life of a node: passes its lines on, and stops it when told.
+async fn live(
     id: u64,
     mut child: Child,
     stop: &mut watch::Receiver<bool>,
     events: &mpsc::Sender<Event>,
-) -> String {
+) -> Life {
     let stdin = child.stdin.take();
-    let lines = [
-        child.stdout.take().map(|pipe| tokio::spawn(pass_on(id, pipe, Some(events.clone())))),
-        child.stderr.take().map(|pipe| tokio::spawn(pass_on(id, pipe, None))),
-    ];
+    let stdout =
+        child.stdout.take().map(|pipe| tokio::spawn(report_ready(id, pipe, events.clone())));
+    let stderr = child.stderr.take().map(|pipe| tokio::spawn(pass_on(id, pipe)));
     let ended = tokio::select! {
         ended = child.wait() => Some(ended),
         _ = stop.wait_for(|stop| *stop) => None,
@@ -279,35 +343,53 @@ async fn run_once(
         Some(ended) => ended,
         None => {
             drop(stdin);
-            match timeout(GRACE, child.wait()).await {
-                Ok(ended) => ended,
-                Err(_) => {
-                    note!("node-{id} | did not stop in {} s; killing it", GRACE.as_secs());
-                    let _ = child.start_kill();
-                    child.wait().await
-                }
-            }
+            end_in_grace(id, &mut child).await
         }
     };
-    for task in lines.into_iter().flatten() {
+    let ready = match stdout {
+        Some(task) => task.await.unwrap_or(false),
+        None => false,
+    };
+    if let Some(task) = stderr {
         let _ = task.await;
     }
-    match ended {
-        Ok(status) => format!("ended unexpectedly ({status})"),
-        Err(error) => format!("cannot be waited for: {error}"),
-    }
+    let (gave_up, end) = match ended {
+        Ok(status) => (status.code().is_some(), format!("ended unexpectedly ({status})")),
+        Err(error) => (false, format!("cannot be waited for: {error}")),
+    };
+    Life { ready, gave_up, end }
 }
 
-/// Passes a node's lines on with its name before them; its one line on stdout says that it is ready.
-async fn pass_on(id: u64, pipe: impl AsyncRead + Unpin, ready: Option<mpsc::Sender<Event>>) {
+/// Waits for a node that was told to stop; kills it if it takes too long.
+async fn end_in_grace(id: u64, child: &mut Child) -> std::io::Result<ExitStatus> {
+    if let Ok(ended) = timeout(GRACE, child.wait()).await {
+        return ended;
+    }
+    note!("node-{id} | did not stop in {} s; killing it", GRACE.as_secs());
+    child.start_kill()?;
+    child.wait().await
+}
+
+/// Reads a node's stdout to its end, and tells when it says that it is ready; returns whether it did.
+async fn report_ready(id: u64, pipe: impl AsyncRead + Unpin, events: mpsc::Sender<Event>) -> bool {
+    let mut lines = BufReader::new(pipe).lines();
+    let mut ready = false;
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == READY {
+            ready = true;
+            let _ = events.send(Event::Ready(id)).await;
+        } else {
+            note!("node-{id} | {line}");
+        }
+    }
+    ready
+}
+
+/// Passes a node's lines on with its name before them.
+async fn pass_on(id: u64, pipe: impl AsyncRead + Unpin) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match &ready {
-            Some(events) if line == "ready" => {
-                let _ = events.send(Event::Ready(id)).await;
-            }
-            _ => note!("node-{id} | {line}"),
-        }
+        note!("node-{id} | {line}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What commands print: answers on stdout, everything else on stderr.
 //!
-//! A reader that goes away (`roost tail | head`) ends the command without a complaint.
+//! A reader that goes away (`roost tail | head`) ends a command that answers without a complaint; a
+//! node or a cluster goes on without its reader.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,11 +11,17 @@ macro_rules! say {
     ($($argument:tt)*) => { $crate::cli::output::line(format_args!($($argument)*)) };
 }
 
+/// Prints a line to stdout, for a command that goes on without a reader.
+macro_rules! announce {
+    ($($argument:tt)*) => { $crate::cli::output::announce_line(format_args!($($argument)*)) };
+}
+
 /// Prints a line to stderr.
 macro_rules! note {
     ($($argument:tt)*) => { $crate::cli::output::note_line(format_args!($($argument)*)) };
 }
 
+pub(crate) use announce;
 pub(crate) use note;
 pub(crate) use say;
 
@@ -27,6 +34,12 @@ pub(crate) fn line(text: std::fmt::Arguments<'_>) {
     }
 }
 
+/// Writes one line to stdout, at once; without a reader it is lost.
+pub(crate) fn announce_line(text: std::fmt::Arguments<'_>) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
 /// Writes one line to stderr; without a reader it is lost.
 pub(crate) fn note_line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
@@ -34,7 +47,20 @@ pub(crate) fn note_line(text: std::fmt::Arguments<'_>) {
 
 /// Says why a command failed, in one line.
 pub(crate) fn complain(error: &anyhow::Error) {
-    note!("roost: {}", one_line(&format!("{error:#}")));
+    note!("roost: {}", one_line(&in_words(error)));
+}
+
+/// An error with its causes, but those that it has in its own words already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Folds a text to one line.
@@ -83,6 +109,12 @@ mod tests {
     fn times_are_utc_to_the_millisecond() {
         assert_eq!(time(1_760_000_000_007), "2025-10-09T08:53:20.007Z");
         assert_eq!(time(u64::MAX), "9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("busy").context("cannot listen: busy").context("no node");
+        assert_eq!(in_words(&error), "no node: cannot listen: busy");
     }
 
     #[test]

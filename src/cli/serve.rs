@@ -9,12 +9,14 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::folder::{Description, NODE_FILE, NodeEntry, refuse_cluster_folder};
-use super::output::{note, say};
+use super::output::{announce, note};
 use super::target::reachable;
 use crate::config::{NodeConfig, Settings};
 use crate::keys::ClusterKeys;
 use crate::node::Node;
 
+/// All that a supervised node says on stdout, once it is ready.
+pub(super) const READY: &str = "ready";
 /// How often a starting node looks whether it knows a leader.
 const READY_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -60,7 +62,7 @@ impl Serve {
                 tokio::time::sleep(READY_INTERVAL).await;
             }
             if supervised {
-                say!("ready");
+                announce!("{READY}");
             } else {
                 welcome(&config, &node);
             }
@@ -133,18 +135,20 @@ fn describe(config: &NodeConfig, node: &Node) -> anyhow::Result<()> {
 /// Says where the node is and what to try next.
 fn welcome(config: &NodeConfig, node: &Node) {
     let address = reachable(node.client_addr());
-    say!("roost {} is ready: node {}", env!("CARGO_PKG_VERSION"), config.node_id);
-    say!("  clients  http://{address} and ws://{address}/v1/ws (TCP), QUIC on {address} (UDP)");
-    say!("  peers    {} (UDP)", config.peer_listen);
-    say!("  data     {}", config.data.display());
-    say!("");
+    announce!("roost {} is ready: node {}", env!("CARGO_PKG_VERSION"), config.node_id);
+    announce!(
+        "  clients  http://{address} and ws://{address}/v1/ws (TCP), QUIC on {address} (UDP)"
+    );
+    announce!("  peers    {} (UDP)", config.peer_listen);
+    announce!("  data     {}", config.data.display());
+    announce!("");
     let data = data_flag(&config.data);
-    say!("Try next, in another terminal:");
-    say!("  roost tail --as bob{data}");
-    say!("  roost send --as alice --to bob \"hi\"{data}");
-    say!("  roost token alice{data}");
-    say!("  roost status{data}");
-    say!("  curl http://{address}/healthz");
+    announce!("Try next, in another terminal:");
+    announce!("  roost tail --as bob{data}");
+    announce!("  roost send --as alice --to bob \"hi\"{data}");
+    announce!("  roost token alice{data}");
+    announce!("  roost status{data}");
+    announce!("  curl http://{address}/healthz");
     if !address.ip().is_loopback() {
         note!(
             "note: HTTP and WebSocket are not encrypted; put a TLS proxy before them on open networks"

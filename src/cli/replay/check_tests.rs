@@ -159,6 +159,28 @@ fn an_item_that_nobody_sent_is_noticed() {
 }
 
 #[test]
+fn messages_beyond_the_limit_are_those_of_an_earlier_replay() {
+    let text = "d1\t00:00\tsay\tu1\tone\nd1\t00:01\tsay\tu1\ttwo\n";
+    let trace = Trace::parse(text.as_bytes(), 1).unwrap();
+    let entry = Acknowledged { seq: 1, say: 0, started_us: 0, acknowledged_us: 1 };
+    let page = Page { conversation: "c1".into(), acknowledged: vec![entry] };
+    let ledger = Ledger::new(&trace, vec![page]);
+    let unexpected = |client_id: &'static str| {
+        let mut check = QueueCheck::new(&trace, &ledger, PREFIX, 0);
+        let items = [
+            join("c1"),
+            message("c1", 1, "u1", "one", "p-1"),
+            message("c1", 2, "u1", "two", client_id),
+        ];
+        for (seq, content) in (1..).zip(items) {
+            check.item(Seen { seq, content });
+        }
+        check.finish(1, 3).1.unexpected
+    };
+    assert_eq!((unexpected("p-2"), unexpected("p-1"), unexpected("q-2")), (0, 1, 1));
+}
+
+#[test]
 fn another_text_sender_or_client_id_is_noticed() {
     for wrong in [
         message("c1", 1, "u1", "two", "p-1"),

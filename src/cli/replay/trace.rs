@@ -29,6 +29,8 @@ pub(crate) struct Trace {
     pub(crate) users: Vec<String>,
     /// The days, in the order of their first message.
     pub(crate) days: Vec<Day>,
+    /// The line of the first message beyond the limit, if there is one.
+    pub(crate) cut: Option<u64>,
     /// Names the content: equal files, equal fingerprint.
     pub(crate) fingerprint: String,
     text: String,
@@ -169,7 +171,9 @@ impl Parser {
         }
         let minute = last.map_or(0, |(before, minute)| minute + step(before, clock));
         *last = Some((clock, minute));
-        if self.taken < self.limit {
+        if self.taken == self.limit {
+            self.trace.cut.get_or_insert(line);
+        } else {
             self.taken += 1;
             let start = self.trace.text.len();
             self.trace.text.push_str(text);
@@ -261,7 +265,7 @@ mod tests {
     #[test]
     fn a_limit_cuts_messages_but_not_members() {
         let trace = parse(SAMPLE, 1).unwrap();
-        assert_eq!((trace.messages(), trace.days.len()), (1, 1));
+        assert_eq!((trace.messages(), trace.days.len(), trace.cut), (1, 1, Some(3)));
         assert_eq!(trace.days[0].members, [0, 1]);
         assert_eq!(trace.fingerprint, parse(SAMPLE, 9).unwrap().fingerprint);
     }

@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::play::path_segment;
 use super::progress::Progress;
 use super::trace::Trace;
-use crate::cli::api::Api;
+use crate::cli::api::{Api, ApiError};
 use crate::cli::status::{NodeStatus, ask_node};
 
 /// Queues read at once.
@@ -84,6 +84,9 @@ pub(crate) async fn settle(
     loop {
         let look = Instant::now() + Duration::from_secs(5);
         let answers = join_all(apis.iter().map(|api| ask_node(api, look))).await;
+        if let Some(error) = answers.iter().find_map(never_settles) {
+            bail!("{error}");
+        }
         let statuses: Vec<&NodeStatus> =
             answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
         if statuses.len() == apis.len()
@@ -103,6 +106,11 @@ pub(crate) async fn settle(
         }
         sleep(LOOK_INTERVAL).await;
     }
+}
+
+/// An answer that waiting does not change.
+fn never_settles(answer: &Result<NodeStatus, ApiError>) -> Option<&ApiError> {
+    answer.as_ref().err().filter(|error| !matches!(error, ApiError::NoAnswer(_)))
 }
 
 /// The common point of all nodes, if they have one.

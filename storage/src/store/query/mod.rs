@@ -11,7 +11,6 @@ pub(super) mod history;
 pub(super) mod lists;
 pub(super) mod messages;
 pub(super) mod queue;
-pub(super) mod weight;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
