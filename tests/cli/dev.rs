@@ -3,68 +3,44 @@
 use std::fs::DirEntry;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-const PORTS: std::ops::Range<u16> = 21_000..29_000;
+use crate::process::{Process, eventually, failure, roost, run, signal, stdout};
 
-fn roost(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROOST_"))
-    {
-        command.env_remove(name);
-    }
-    command.current_dir(folder).stdin(Stdio::null());
-    command
-}
+/// Where free ports are looked for.
+const PORTS: std::ops::Range<u16> = 21_000..29_000;
 
 /// A running `roost dev`.
 struct Dev {
-    process: Child,
+    process: Process,
     folder: TempDir,
     port: u16,
 }
 
 impl Dev {
     fn start(folder: TempDir, port: u16) -> Self {
-        let mut process = roost(folder.path())
-            .args([
-                "dev",
-                "--nodes",
-                "3",
-                "--port",
-                &port.to_string(),
-                "--log",
-                "error,openraft=off",
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut process = Process::start(
+            roost(folder.path())
+                .args(["dev", "--nodes", "3", "--port", &port.to_string()])
+                .args(["--log", "error,openraft=off"])
+                .stdout(Stdio::piped()),
+        );
+        let lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
         let ready = lines.map(Result::unwrap).any(|line| line.contains("is ready"));
         assert!(ready, "the supervisor ended");
         Self { process, folder, port }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        roost(self.folder.path()).args(arguments).output().unwrap()
+        run(self.folder.path(), arguments)
     }
 
     fn stdout(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        stdout(self.folder.path(), arguments)
     }
 
     /// What the nodes that answer say of themselves.
@@ -97,13 +73,6 @@ impl Dev {
     }
 }
 
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// A port with the other five of its pattern free; another one for each test.
 fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
@@ -119,19 +88,6 @@ fn free_port() -> u16 {
     first
 }
 
-fn signal(process: u32, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < DEADLINE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn a_cluster_survives_its_nodes_and_its_supervisor_and_goes_on_with_its_data() {
     let mut dev = Dev::start(TempDir::new().unwrap(), free_port());
@@ -141,8 +97,7 @@ fn a_cluster_survives_its_nodes_and_its_supervisor_and_goes_on_with_its_data() {
 
     // The folder is taken.
     let second = dev.run(&["dev", "--nodes", "3"]);
-    assert_eq!(second.status.code(), Some(1));
-    assert!(String::from_utf8(second.stderr).unwrap().contains("already"));
+    assert!(failure(&second).contains("already"));
 
     // A node that dies is started again.
     let before = dev.children();
@@ -156,17 +111,17 @@ fn a_cluster_survives_its_nodes_and_its_supervisor_and_goes_on_with_its_data() {
 
     // Without their supervisor, the nodes end, however it went.
     signal(dev.process.id(), "KILL");
-    dev.process.wait().unwrap();
+    dev.process.wait();
     eventually("the nodes end with their supervisor", || dev.nothing_listens());
 
-    let folder = std::mem::replace(&mut dev.folder, TempDir::new().unwrap());
-    let mut dev = Dev::start(folder, dev.port);
+    let Dev { folder, port, .. } = dev;
+    let mut dev = Dev::start(folder, port);
     let tail = dev.stdout(&["tail", "--as", "bob", "--once"]);
     assert_eq!(tail.lines().count(), 2, "{tail}");
 
     // Told to stop, it stops all and ends well.
     signal(dev.process.id(), "TERM");
-    assert!(dev.process.wait().unwrap().success());
+    assert!(dev.process.wait().success());
     assert!(dev.nothing_listens());
 }
 
@@ -176,7 +131,7 @@ fn a_cluster_that_cannot_start_says_so_and_ends() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port + 10)).unwrap();
     let folder = TempDir::new().unwrap();
     let arguments = ["dev", "--nodes", "3", "--port", &port.to_string()];
-    let output = roost(folder.path()).args(arguments).output().unwrap();
+    let output = run(folder.path(), &arguments);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
@@ -192,7 +147,5 @@ fn a_folder_of_one_kind_is_not_taken_for_the_other() {
     std::fs::create_dir(folder.path().join("roost-data")).unwrap();
     std::fs::write(folder.path().join("roost-data/cluster.toml"), "keys = 'keys'\nnodes = []\n")
         .unwrap();
-    let output = roost(folder.path()).arg("serve").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("roost dev"));
+    assert!(failure(&run(folder.path(), &["serve"])).contains("roost dev"));
 }

@@ -1,31 +1,18 @@
-//! The commands of one node, as a user types them: what they print, and how they end.
+//! The commands around one node.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// `roost` without anything that the caller's environment might say.
-fn roost(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roost"));
-    for (name, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROOST_"))
-    {
-        command.env_remove(name);
-    }
-    command.current_dir(folder).stdin(Stdio::null());
-    command
-}
+use crate::process::{Process, failure, roost, run, signal, stdout};
 
 /// A running `roost serve`, on free ports, in a folder of its own.
 struct Node {
-    process: Child,
+    process: Process,
     folder: TempDir,
     /// What it said on stdout until it was ready.
     welcome: Vec<String>,
@@ -37,21 +24,12 @@ impl Node {
     }
 
     fn start_in(folder: TempDir) -> Self {
-        let mut process = roost(folder.path())
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--peer-listen",
-                "127.0.0.1:0",
-                "--log",
-                "warn",
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let settings =
+            ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--log", "error"];
+        let mut process =
+            Process::start(roost(folder.path()).arg("serve").args(settings).stdout(Stdio::piped()));
         let mut welcome = Vec::new();
-        for line in BufReader::new(process.stdout.take().unwrap()).lines() {
+        for line in BufReader::new(process.0.stdout.take().unwrap()).lines() {
             welcome.push(line.unwrap());
             if welcome.last().is_some_and(|line| line.contains("curl")) {
                 return Self { process, folder, welcome };
@@ -61,18 +39,12 @@ impl Node {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        roost(self.folder.path()).args(arguments).output().unwrap()
+        run(self.folder.path(), arguments)
     }
 
     /// Runs a command that must succeed; returns its lines on stdout.
     fn lines(&self, arguments: &[&str]) -> Vec<String> {
-        let output = self.run(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+        stdout(self.folder.path(), arguments).lines().map(str::to_owned).collect()
     }
 
     /// Runs a command that must fail; returns its one line on stderr.
@@ -83,40 +55,9 @@ impl Node {
     /// Stops the node as an operator does; it must end well.
     fn stop(mut self) -> TempDir {
         signal(self.process.id(), "TERM");
-        assert!(wait(&mut self.process).success());
-        std::mem::replace(&mut self.folder, TempDir::new().unwrap())
+        assert!(self.process.wait().success());
+        self.folder
     }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn signal(process: u32, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
-fn wait(process: &mut Child) -> std::process::ExitStatus {
-    let started = Instant::now();
-    while started.elapsed() < DEADLINE {
-        if let Some(status) = process.try_wait().unwrap() {
-            return status;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("the process does not end");
-}
-
-fn failure(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr.clone()).unwrap();
-    let errors: Vec<_> = said.lines().filter(|line| line.starts_with("roost: ")).collect();
-    assert_eq!(errors.len(), 1, "{said}");
-    errors[0].to_owned()
 }
 
 /// A trace of two days, and the file that it is in.
@@ -183,9 +124,9 @@ fn a_text_can_come_from_stdin() {
     send.args(["send", "--as", "alice", "--to", "bob", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
-    let mut process = send.spawn().unwrap();
-    process.stdin.take().unwrap().write_all(b"two\nlines").unwrap();
-    assert!(wait(&mut process).success());
+    let mut process = Process::start(&mut send);
+    process.0.stdin.take().unwrap().write_all(b"two\nlines").unwrap();
+    assert!(process.wait().success());
     assert!(node.lines(&["tail", "--as", "bob", "--once"])[0].ends_with(r"alice: two\nlines"));
 }
 
@@ -193,14 +134,14 @@ fn a_text_can_come_from_stdin() {
 fn a_live_tail_shows_what_comes_and_ends_well_when_interrupted() {
     let node = Node::start();
     let mut tail = roost(node.folder.path());
-    let mut process = tail.args(["tail", "--as", "bob"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let mut process = Process::start(tail.args(["tail", "--as", "bob"]).stdout(Stdio::piped()));
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
     for text in ["one", "two"] {
         node.lines(&["send", "--as", "alice", "--to", "bob", text]);
         assert!(lines.next().unwrap().unwrap().ends_with(text));
     }
     signal(process.id(), "INT");
-    assert!(wait(&mut process).success());
+    assert!(process.wait().success());
     assert!(node.lines(&["tail", "--as", "bob", "--once"]).is_empty());
 }
 
@@ -302,7 +243,7 @@ fn keys_made_ahead_are_kept_and_used() {
 #[test]
 fn what_cannot_work_is_said_in_one_line() {
     let folder = TempDir::new().unwrap();
-    let run = |arguments: &[&str]| roost(folder.path()).args(arguments).output().unwrap();
+    let run = |arguments: &[&str]| run(folder.path(), arguments);
     let no_keys = failure(&run(&["token", "alice"]));
     assert!(no_keys.contains("--data") && no_keys.contains("roost serve"), "{no_keys}");
     assert!(run(&["keys", "init", "--data", "roost-data"]).status.success());

@@ -1,0 +1,15 @@
+//! The command line as a user types it, with real processes: what it prints, and how it ends.
+//!
+//! One binary, so that it is linked once. Clusters under faults are in `tests/processes`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail by panicking, and speak to who runs them"
+)]
+
+mod process;
+
+mod commands;
+mod dev;
