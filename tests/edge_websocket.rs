@@ -2,9 +2,11 @@
 
 mod edge;
 
-use edge::{TestNode, bodies, code, seqs};
+use edge::{PATIENCE, TestNode, bodies, code, seqs};
+use futures_util::StreamExt as _;
 use roost_protocol::limits::{MAX_BODY_BYTES, MAX_FRAME_BYTES};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -220,6 +222,22 @@ async fn bad_frames_end_the_connection_with_a_word() {
     let mut client = node.client("alice", "phone").await;
     client.send(Message::text("x".repeat(MAX_FRAME_BYTES + 1))).await;
     assert_eq!(client.end().await, ("frame_too_large".to_owned(), 4003));
+    node.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_says_goodbye_is_answered() {
+    let node = TestNode::start().await;
+    let mut alice = node.client("alice", "phone").await;
+    alice.send(Message::Close(None)).await;
+    let answered = loop {
+        match timeout(PATIENCE, alice.socket.next()).await.expect("the end in time") {
+            Some(Ok(Message::Close(_))) => break true,
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => break false,
+        }
+    };
+    assert!(answered, "the connection ended without a close frame");
     node.node.shutdown().await;
 }
 

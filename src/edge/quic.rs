@@ -115,17 +115,22 @@ async fn connection(context: Arc<Context>, incoming: Incoming, handshake: OwnedS
     let patience = context.options.connect_timeout;
     let Ok(connecting) = incoming.accept() else { return };
     let Ok(Ok(connection)) = timeout(patience, connecting).await else { return };
+    let permit = context.gate.session();
+    // Who gets no place among the sessions keeps the handshake's until it has been told.
+    let (refused, _place) = if permit.is_some() {
+        drop(handshake);
+        (None, None)
+    } else {
+        (Some(CloseCode::Overloaded), Some(handshake))
+    };
+    if refused.is_some() {
+        context.metrics.refused.inc();
+    }
     // The stream shows itself with the client's first frame.
     let Ok(Ok((send, recv))) = timeout(patience, connection.accept_bi()).await else {
         connection.close(number(CloseCode::Idle), CloseCode::Idle.as_str().as_bytes());
         return;
     };
-    drop(handshake);
-    let permit = context.gate.session();
-    let refused = permit.is_none().then_some(CloseCode::Overloaded);
-    if refused.is_some() {
-        context.metrics.refused.inc();
-    }
     let _open = context.metrics.connection("quic");
     let source = Source { recv, buffer: BytesMut::new(), connection };
     let sink = Sink { send };

@@ -196,11 +196,17 @@ impl Transport for WebSocket {
         farewell: Option<(CloseCode, &'static str)>,
         linger: Duration,
     ) {
-        let frame = farewell.map(|(code, message)| CloseFrame {
-            code: WireCode::from(code.number()),
-            reason: message.into(),
-        });
-        let goodbye = sink.sink.send(Message::Close(frame));
+        let goodbye = async {
+            match farewell {
+                Some((code, message)) => {
+                    let code = WireCode::from(code.number());
+                    let frame = CloseFrame { code, reason: message.into() };
+                    sink.sink.send(Message::Close(Some(frame))).await
+                }
+                // The peer closes: its close frame is answered.
+                None => sink.sink.close().await,
+            }
+        };
         if !matches!(timeout(linger, goodbye).await, Ok(Ok(()))) {
             return;
         }
