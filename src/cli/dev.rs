@@ -44,7 +44,9 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
 
-/// Runs a whole cluster on loopback: one process a node, on --port, --port + 10, … with the peer
+/// Run a whole cluster on this machine, to try things out
+///
+/// One process a node, on loopback: clients on --port, --port + 10, … with the peer
 /// port after each. Ctrl-C stops all nodes; the next start goes on with the same data.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -9,7 +9,9 @@ use super::output::say;
 use crate::config::{DEFAULT_DATA, Peers, host_of};
 use crate::keys::ClusterKeys;
 
-/// Makes the keys of a cluster ahead of its first start, to copy them to several machines.
+/// Make the keys of a cluster ahead of its first start
+///
+/// They can then be copied to several machines.
 #[derive(Debug, Args)]
 #[command(after_help = INIT_EXAMPLES)]
 pub(crate) struct Keys {

@@ -39,21 +39,13 @@ First steps:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node
     Serve(serve::Serve),
-    /// Run a whole cluster on this machine, to try things out
     Dev(dev::Dev),
-    /// Print a token for a user
     Token(token::Token),
-    /// Send a message
     Send(send::Send),
-    /// Follow a user's queue
     Tail(tail::Tail),
-    /// Play a chat trace into a cluster and check every queue afterwards
     Replay(replay::Replay),
-    /// Show the nodes and where they stand
     Status(status::Status),
-    /// Make the keys of a cluster ahead of its first start
     Keys(keys::Keys),
 }
 

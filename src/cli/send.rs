@@ -21,7 +21,9 @@ const DEVICE: &str = "cli-send";
 /// How long sending may take, with all repetitions.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Sends a message and prints its conversation, its sequence there, and its time.
+/// Send a message
+///
+/// Prints its conversation, its sequence there, and its time.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("recipient").required(true))]
 #[command(after_help = "\
@@ -73,7 +75,8 @@ impl Send {
         options.call_timeout = PATIENCE;
         let sent = send(&options, &message).await?;
         say!("{} {} {}", sent.conversation, sent.seq, time(sent.at_ms));
-        if sent.duplicate {
+        // Without a name given, only this command's own repetition can have been first.
+        if sent.duplicate && self.client_id.is_some() {
             note!("it had been sent before, under the same --client-id");
         }
         Ok(())

@@ -20,7 +20,9 @@ pub(super) const READY: &str = "ready";
 /// How often a starting node looks whether it knows a leader.
 const READY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs a node. The first start makes its keys and certificate, and a cluster of this node alone
+/// Run a node
+///
+/// The first start makes its keys and certificate, and a cluster of this node alone
 /// unless --peers names more. Every setting is a flag, a ROOST_* variable, or a key in roost.toml
 /// (with _ for -); flags go before variables, variables before the file.
 #[derive(Debug, Args)]

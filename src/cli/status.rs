@@ -17,11 +17,29 @@ use super::api::{Api, ApiError};
 use super::output::{note, number, say};
 use super::target::Target;
 
+/// What the table shows of each node.
+const COLUMNS: [&str; 13] = [
+    "node",
+    "address",
+    "role",
+    "leader",
+    "term",
+    "log",
+    "committed",
+    "applied",
+    "checkpoint",
+    "users",
+    "conversations",
+    "messages",
+    "references",
+];
 /// How long a node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Shows the nodes: roles, leader, term, log positions, what they hold, and whether their states
-/// are equal. Fails if no node answers.
+/// Show the nodes and where they stand
+///
+/// Roles, leader, term, log positions, what the nodes hold, and whether their states are equal.
+/// Fails if no node answers.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -170,28 +188,26 @@ fn unasked(answers: &[Answer], asked: &BTreeSet<String>) -> Vec<String> {
         .collect()
 }
 
+/// Which member has this client address, as those that answer know it.
+fn member_at(answers: &[Answer], address: &str) -> Option<u64> {
+    let statuses = answers.iter().filter_map(|answer| answer.status.as_ref());
+    let mut members = statuses.flat_map(|status| &status.nodes);
+    members.find(|(_, member)| member.client_addr == address).map(|(id, _)| *id)
+}
+
 fn print_table(answers: &[Answer]) {
     let position = |index: Option<u64>| index.map_or_else(|| "-".into(), number);
-    let mut rows = vec![
-        [
-            "node",
-            "address",
-            "role",
-            "leader",
-            "term",
-            "log",
-            "committed",
-            "applied",
-            "checkpoint",
-            "users",
-            "conversations",
-            "messages",
-            "references",
-        ]
-        .map(str::to_owned),
-    ];
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
     for answer in answers {
-        let Some(status) = &answer.status else { continue };
+        let Some(status) = &answer.status else {
+            let mut row = COLUMNS.map(|_| "-".to_owned());
+            row[0] =
+                member_at(answers, &answer.address).map_or_else(|| "-".into(), |id| id.to_string());
+            row[1].clone_from(&answer.address);
+            "unreachable".clone_into(&mut row[2]);
+            rows.push(row);
+            continue;
+        };
         rows.push([
             status.node.to_string(),
             answer.address.clone(),

@@ -13,8 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{note, say, time};
 use super::target::{Link, Target};
 
-/// Follows a user's queue and acknowledges what it prints: sequence, time, conversation, sender and
-/// text, one line an item.
+/// Follow a user's queue
+///
+/// Prints an item a line, with its sequence, time, conversation, sender and text, and acknowledges
+/// it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -10,7 +10,9 @@ use super::output::say;
 use super::target::{ADMIN, Folders};
 use crate::auth::Grant;
 
-/// Prints a token for a user, signed with the key in the data folder.
+/// Print a token for a user
+///
+/// It is signed with the key in the data folder, and stands alone on the last line.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -34,8 +34,10 @@ use verify::Reader;
 /// Longest prefix of client ids; line numbers follow it.
 const MAX_PREFIX_BYTES: usize = 32;
 
-/// Plays a chat trace: a group for each day with its speakers as members, and every message in its
-/// day's order. Then reads the queue of every member and compares it with what was acknowledged.
+/// Play a chat trace into a cluster and check every queue afterwards
+///
+/// Makes a group for each day with its speakers as members, and sends every message in its day's
+/// order. Then reads the queue of every member and compares it with what was acknowledged.
 /// Nodes may fail meanwhile. Fails if anything is lost, duplicated, out of order or otherwise wrong.
 ///
 /// A trace has five columns with tabs between them, plain or gzipped: day, clock (HH:MM), kind (say,
