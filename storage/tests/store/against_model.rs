@@ -2,6 +2,7 @@
 //! snapshots in between: equal answers, equal queues, equal digests.
 
 use std::sync::Arc;
+use std::thread;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -17,12 +18,21 @@ use roost_storage::model::{
 use roost_storage::store::{HistoryRange, Store, StoreOptions};
 
 use crate::model::{Model, kind};
+use crate::pausing::{Pause, PausingEngine};
 use crate::support::*;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Apply { later_ms: u64, commands: Vec<Command> },
+    Apply {
+        later_ms: u64,
+        commands: Vec<Command>,
+    },
     Checkpoint,
+    /// A checkpoint, in the middle of which entries are applied and everything is compared.
+    CheckpointAround {
+        later_ms: u64,
+        batches: Vec<Vec<Command>>,
+    },
     Reopen,
     Snapshot,
     Check,
@@ -149,7 +159,14 @@ fn a_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn steps(len: usize) -> impl Strategy<Value = Vec<Step>> {
+fn a_step_around() -> impl Strategy<Value = Step> {
+    let batch = prop::collection::vec(a_command(), 0..6);
+    let around = (0..200_u64, prop::collection::vec(batch, 0..4))
+        .prop_map(|(later_ms, batches)| Step::CheckpointAround { later_ms, batches });
+    prop_oneof![2 => a_step(), 1 => around]
+}
+
+fn steps(len: usize, a_step: impl Strategy<Value = Step>) -> impl Strategy<Value = Vec<Step>> {
     let start = (0..3_u32, 0..3_u32).prop_map(|(groups, channels)| {
         let all = &USERS[..5];
         let mut commands = Vec::new();
@@ -162,7 +179,7 @@ fn steps(len: usize) -> impl Strategy<Value = Vec<Step>> {
         }
         Step::Apply { later_ms: 1, commands }
     });
-    (start, prop::collection::vec(a_step(), 1..len)).prop_map(|(start, mut steps)| {
+    (start, prop::collection::vec(a_step, 1..len)).prop_map(|(start, mut steps)| {
         steps.insert(0, start);
         steps
     })
@@ -174,12 +191,19 @@ struct Trio {
     shadow: Node,
     model: Model,
     fresh_engine: Box<dyn FnMut() -> Arc<dyn Engine>>,
+    pause: Pause,
 }
 
 impl Trio {
     fn new(dirty_bytes: usize, mut fresh_engine: Box<dyn FnMut() -> Arc<dyn Engine>>) -> Self {
         let node = Node::with(fresh_engine(), StoreOptions { dirty_bytes, ..options() });
-        Self { node, shadow: Node::new(), model: Model::default(), fresh_engine }
+        Self {
+            node,
+            shadow: Node::new(),
+            model: Model::default(),
+            fresh_engine,
+            pause: Pause::default(),
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -188,6 +212,21 @@ impl Trio {
             Step::Checkpoint => {
                 let state = self.node.store.checkpoint().unwrap();
                 assert_eq!(state, self.node.store.applied_state());
+            }
+            Step::CheckpointAround { later_ms, batches } => {
+                // Without anything to write there would be no middle.
+                self.apply(0, Vec::new());
+                let (reached, go_on) = self.pause.arm();
+                let store = Arc::clone(&self.node.store);
+                let checkpoint = thread::spawn(move || store.checkpoint().unwrap());
+                reached.recv().unwrap();
+                self.check();
+                for commands in batches {
+                    self.apply(later_ms, commands);
+                }
+                self.check();
+                go_on.send(()).unwrap();
+                checkpoint.join().unwrap();
             }
             Step::Reopen => self.node.reopen(),
             Step::Snapshot => self.node = self.node.clone_by_snapshot((self.fresh_engine)()),
@@ -343,10 +382,30 @@ proptest! {
 
     #[test]
     fn the_store_does_what_the_model_does(
-        steps in steps(40),
+        steps in steps(40, a_step()),
         dirty_bytes in select(vec![1, 20_000, 200_000, 64 << 20]),
     ) {
         run(Trio::new(dirty_bytes, memory()), steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn so_it_does_in_the_middle_of_a_checkpoint(steps in steps(30, a_step_around())) {
+        let pause = Pause::default();
+        let fresh = {
+            let pause = pause.clone();
+            move || {
+                let (inner, pause) = (MemoryEngine::new(), pause.clone());
+                Arc::new(PausingEngine { inner, pause }) as Arc<dyn Engine>
+            }
+        };
+        // Under this bound no entry waits for the checkpoint that waits for it.
+        let mut trio = Trio::new(64 << 20, Box::new(fresh));
+        trio.pause = pause;
+        run(trio, steps);
     }
 }
 
@@ -358,17 +417,17 @@ proptest! {
     })]
 
     #[test]
-    fn so_it_does_over_many_commands(steps in steps(400)) {
+    fn so_it_does_over_many_commands(steps in steps(400, a_step())) {
         run(Trio::new(100_000, memory()), steps);
     }
 
     #[test]
-    fn so_it_does_on_sled(steps in steps(30)) {
+    fn so_it_does_on_sled(steps in steps(30, a_step())) {
         run(Trio::new(20_000, on_disk(|path| SledEngine::open(path).unwrap())), steps);
     }
 
     #[test]
-    fn so_it_does_on_fjall(steps in steps(30)) {
+    fn so_it_does_on_fjall(steps in steps(30, a_step())) {
         run(Trio::new(20_000, on_disk(|path| FjallEngine::open(path).unwrap())), steps);
     }
 }

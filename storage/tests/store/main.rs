@@ -5,6 +5,8 @@ mod support;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod pausing;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod against_model;

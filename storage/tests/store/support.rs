@@ -131,7 +131,7 @@ pub(crate) struct Node {
     pub(crate) disk: SimDisk,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) options: StoreOptions,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) log: Vec<Entry>,
 }
 
@@ -142,7 +142,7 @@ impl Node {
 
     pub(crate) fn with(engine: Arc<dyn Engine>, options: StoreOptions) -> Self {
         let disk = SimDisk::new();
-        let store = open(&disk, &engine, &options);
+        let store = Arc::new(open(&disk, &engine, &options));
         Self { disk, engine, options, store, log: Vec::new() }
     }
 
@@ -177,7 +177,7 @@ impl Node {
 
     /// Opens the store again, from its checkpoint and the log.
     pub(crate) fn reopen(&mut self) {
-        self.store = open(&self.disk, &self.engine, &self.options);
+        self.store = Arc::new(open(&self.disk, &self.engine, &self.options));
         replay(&self.store, &self.log);
     }
 

@@ -32,7 +32,7 @@ fn entry(index: u64, commands: Vec<Command>) -> Entry {
     Entry { position, batch: Some(Batch { at_ms: 1_000 + index, commands }) }
 }
 
-fn store(dirty_bytes: usize, inline_checkpoints: bool) -> Store {
+fn store(dirty_bytes: usize, inline_checkpoints: bool) -> Arc<Store> {
     let options = StoreOptions { dirty_bytes, inline_checkpoints, ..StoreOptions::default() };
     Node::with(Arc::new(MemoryEngine::new()), options).store
 }
@@ -116,7 +116,7 @@ fn pages_are_bounded_and_start_anywhere() {
 
 #[test]
 fn apply_waits_for_the_checkpoint_thread_and_a_stop_ends_the_wait() {
-    let store = Arc::new(store(50_000, false));
+    let store = store(50_000, false);
     let checkpoints = {
         let store = Arc::clone(&store);
         thread::spawn(move || {
@@ -142,7 +142,7 @@ fn apply_waits_for_the_checkpoint_thread_and_a_stop_ends_the_wait() {
 
 #[test]
 fn a_waiting_apply_ends_with_a_stop() {
-    let store = Arc::new(store(1, false));
+    let store = store(1, false);
     let log = turns(2);
     log[0].apply(&store).unwrap();
     let applying = {
@@ -156,7 +156,7 @@ fn a_waiting_apply_ends_with_a_stop() {
 
 #[test]
 fn readers_see_dense_queues_while_entries_and_checkpoints_go_on() {
-    let store = Arc::new(store(30_000, true));
+    let store = store(30_000, true);
     let done = Arc::new(AtomicBool::new(false));
     let spawn = |work: fn(&Store, &AtomicBool)| {
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
