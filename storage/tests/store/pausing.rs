@@ -11,7 +11,10 @@ use roost_storage::engine::{Change, Direction, Engine, Visitor};
 
 /// Arms the next write of the engines that share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pause(Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>);
+pub(crate) struct Pause(Arc<Mutex<Option<Armed>>>);
+
+/// Where a write says that it stopped, and where it is told to go on.
+type Armed = (Sender<()>, Receiver<()>);
 
 impl Pause {
     /// Makes the next write stop in its middle. It says so on the receiver, and goes on once the
