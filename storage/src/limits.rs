@@ -32,6 +32,8 @@ pub const MAX_BATCH_COMMANDS: usize = 1_024;
 pub const MAX_ENTRY_BYTES: usize = 4 * 1024 * 1024;
 /// Commands are gathered into one entry up to this many bytes of bodies.
 pub const TARGET_BATCH_BYTES: usize = 1024 * 1024;
+/// Commands are gathered into one entry up to about this many references, over all queues.
+pub const TARGET_BATCH_REFERENCES: usize = 2 * MAX_FAN_OUT;
 /// Dirty state that the hot tier may hold before proposals wait, in bytes.
 pub const DEFAULT_DIRTY_BYTES: usize = 64 * 1024 * 1024;
 /// Most spans of references in one stored queue segment.

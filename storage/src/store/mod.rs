@@ -60,6 +60,7 @@ pub use self::types::{
 };
 use crate::Fault;
 use crate::cold::Cold;
+use crate::command::Command;
 use crate::engine::Engine;
 use crate::fs::Disk;
 use crate::model::{
@@ -226,6 +227,17 @@ impl Store {
     /// The time of the newest applied command, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         self.hot.read().state.now_ms
+    }
+
+    /// How many references a command would append to queues, about, if it were applied now. Whoever
+    /// proposes closes an entry at
+    /// [`TARGET_BATCH_REFERENCES`](crate::limits::TARGET_BATCH_REFERENCES), because an entry's
+    /// references are in memory at once.
+    ///
+    /// # Errors
+    /// Those of all queries.
+    pub fn fan_out(&self, command: &Command) -> Result<usize, Fault> {
+        self.query(|reader| reader.fan_out(command))
     }
 
     /// The ends of a user's queue; an unknown user's queue is empty.

@@ -322,6 +322,30 @@ fn adding_tells_the_old_members_of_each_and_the_new_ones_of_themselves() {
 }
 
 #[test]
+fn the_cost_of_a_command_is_known_before() {
+    let mut node = Node::new();
+    let id = node.group("alice", &["bob", "carol"]);
+    let commands = [
+        (send("alice", &id, "1", "hi"), 3),
+        (send_to("alice", "bob", "2", "hi"), 2),
+        (group("alice", &["bob"], "3"), 2),
+        (add(Actor::Admin, &id, &["dave", "erin"]), 8),
+        (remove(Actor::Admin, &id, &["erin"]), 6),
+        (leave("dave", &id), 4),
+        (delete(&id), 3),
+        (register("bob", "tv"), 0),
+        (send("alice", "g-9-9", "4", "hi"), 0),
+    ];
+    for (command, due) in commands {
+        node.store.checkpoint().unwrap();
+        assert_eq!(node.store.fan_out(&command).unwrap(), due);
+        let before = node.store.counts().references;
+        let _ = node.run(command);
+        assert!(node.store.counts().references - before <= due as u64);
+    }
+}
+
+#[test]
 fn one_command_appends_a_bounded_number_of_references() {
     let mut node = Node::new();
     let names: Vec<String> = (0..MAX_MEMBERS_PER_COMMAND).map(|n| format!("m{n}")).collect();

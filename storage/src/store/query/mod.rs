@@ -11,6 +11,7 @@ pub(super) mod history;
 pub(super) mod lists;
 pub(super) mod messages;
 pub(super) mod queue;
+pub(super) mod weight;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
