@@ -37,7 +37,7 @@ fix:
 
 # The tests that play the real chat trace; DATA is the folder that has it.
 trace DATA="../shared/data":
-    ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --locked --test replay_chaos -- --ignored
+    ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --locked --test processes -- --ignored
 
 # The Python clients, written from the protocol alone, against a cluster whose nodes are killed.
 # They need the packages of `.ci/requirements.txt`.

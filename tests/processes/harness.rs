@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roost_client::protocol::model::{Item, ItemContent};
 use roost_client::protocol::request::SendMessage;
+use roost_client::protocol::{Item, ItemContent};
 use roost_client::protocol::{Operation, Target};
 use roost_client::{Calls as _, ClientError, ConnectOptions, Connection, Endpoint, Pushes, Trust};
 use serde_json::Value;
@@ -128,7 +128,7 @@ impl Cluster {
             if let Some(status) = process.try_wait().unwrap() {
                 panic!("node {} ended: {status}", node + 1);
             }
-            let answer = self.runtime.block_on(self.http.get(&url).send());
+            let answer = self.runtime.block_on(async { self.http.get(&url).send().await });
             answer.is_ok_and(|answer| answer.status().is_success()).then_some(())
         });
     }

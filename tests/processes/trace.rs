@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// How long a day of a made-up trace lasts by its clock.
+pub(crate) const MINUTES: u64 = 12 * 60;
+
 /// How large a trace is.
 pub(crate) struct Shape {
     /// Days, one group each.
@@ -18,8 +21,8 @@ pub(crate) fn generate(shape: &Shape) -> String {
     let mut text = String::new();
     for day in 1..=shape.days {
         for number in 0..shape.messages_per_day {
-            // The clock is the channel's and says little; the order of the lines is what counts.
-            let clock = format!("{:02}:{:02}", number * 12 / shape.messages_per_day, number % 60);
+            let minute = number * MINUTES / shape.messages_per_day;
+            let clock = format!("{:02}:{:02}", minute / 60, minute % 60);
             let user = 1 + (day * 7 + draw.below(shape.users / 2)) % shape.users;
             let (kind, words) = match draw.below(12) {
                 0 => ("join", String::new()),
