@@ -1,11 +1,9 @@
 //! The protocol over QUIC: framing, and how connections end.
 
-mod edge;
-
 use std::time::Duration;
 
+use crate::support::{PATIENCE, TestNode};
 use bytes::{Bytes, BytesMut};
-use edge::{PATIENCE, TestNode};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use roost_protocol::frame::FrameDecoder;
 use roost_protocol::limits::MAX_FRAME_BYTES;

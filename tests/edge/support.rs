@@ -1,8 +1,6 @@
 //! One node in the test's own process, and clients that say exactly what a test wants said, right
 //! or wrong.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -25,18 +23,18 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node of its own cluster.
-pub struct TestNode {
-    pub node: Node,
-    pub keys: NodeKeys,
+pub(crate) struct TestNode {
+    pub(crate) node: Node,
+    pub(crate) keys: NodeKeys,
     _data: TempDir,
 }
 
 impl TestNode {
     /// Starts a node and waits until it can serve.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let cluster_keys = ClusterKeys::open_or_create(&data.path().join("keys")).unwrap();
         let keys = cluster_keys.issue_node(1, &["127.0.0.1".to_owned()]).unwrap();
@@ -70,19 +68,19 @@ impl TestNode {
         }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.node.client_addr()
     }
 
-    pub fn token(&self, user: &str) -> String {
+    pub(crate) fn token(&self, user: &str) -> String {
         self.mint(user, None, false)
     }
 
-    pub fn admin(&self) -> String {
+    pub(crate) fn admin(&self) -> String {
         self.mint("root", None, true)
     }
 
-    pub fn mint(&self, user: &str, device: Option<&str>, admin: bool) -> String {
+    pub(crate) fn mint(&self, user: &str, device: Option<&str>, admin: bool) -> String {
         let grant = Grant {
             user: UserId::new(user).unwrap(),
             device: device.map(|device| DeviceId::new(device).unwrap()),
@@ -93,7 +91,7 @@ impl TestNode {
     }
 
     /// One HTTP request: status, and the body as JSON (or as a JSON string).
-    pub async fn http(
+    pub(crate) async fn http(
         &self,
         method: &str,
         path: &str,
@@ -116,7 +114,7 @@ impl TestNode {
     }
 
     /// A WebSocket handshake with these headers.
-    pub fn handshake(&self, headers: &[(&'static str, &str)]) -> Request {
+    pub(crate) fn handshake(&self, headers: &[(&'static str, &str)]) -> Request {
         let url = format!("ws://{}/v1/ws", self.address());
         let mut request = url.into_client_request().unwrap();
         for (name, value) in headers {
@@ -126,13 +124,13 @@ impl TestNode {
     }
 
     /// A WebSocket with JSON.
-    pub async fn websocket(&self) -> JsonClient {
+    pub(crate) async fn websocket(&self) -> JsonClient {
         let (socket, _) = connect_async(self.handshake(&[])).await.unwrap();
         JsonClient { socket, pushed: Vec::new() }
     }
 
     /// A connected client.
-    pub async fn client(&self, user: &str, device: &str) -> JsonClient {
+    pub(crate) async fn client(&self, user: &str, device: &str) -> JsonClient {
         let mut client = self.websocket().await;
         let reply = client.connect(&self.token(user), device, json!({})).await;
         assert!(reply.get("ok").is_some(), "{reply}");
@@ -140,7 +138,7 @@ impl TestNode {
     }
 
     /// A QUIC connection with the protocol's ALPN.
-    pub async fn quic(&self) -> quinn::Connection {
+    pub(crate) async fn quic(&self) -> quinn::Connection {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.keys.ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -163,19 +161,19 @@ async fn free_udp_address() -> SocketAddr {
 }
 
 /// A client that speaks JSON over a WebSocket, one request at a time.
-pub struct JsonClient {
-    pub socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+pub(crate) struct JsonClient {
+    pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// Pushes that came while a reply was waited for.
     pushed: Vec<Value>,
 }
 
 impl JsonClient {
-    pub async fn send(&mut self, message: Message) {
+    pub(crate) async fn send(&mut self, message: Message) {
         self.socket.send(message).await.unwrap();
     }
 
     /// The next envelope; none at the end.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             let message = timeout(PATIENCE, self.socket.next()).await.expect("an envelope in time");
             match message {
@@ -187,14 +185,14 @@ impl JsonClient {
     }
 
     /// Sends a request, and gives its answer.
-    pub async fn ask(&mut self, id: u64, operation: &str, fields: Value) -> Value {
+    pub(crate) async fn ask(&mut self, id: u64, operation: &str, fields: Value) -> Value {
         let request = json!({ "id": id, operation: fields });
         self.send(Message::text(request.to_string())).await;
         self.answer(id).await
     }
 
     /// The answer to a request that was sent.
-    pub async fn answer(&mut self, id: u64) -> Value {
+    pub(crate) async fn answer(&mut self, id: u64) -> Value {
         loop {
             let envelope = self.next().await.expect("an answer before the end");
             if envelope["id"] == id {
@@ -205,7 +203,7 @@ impl JsonClient {
         }
     }
 
-    pub async fn connect(&mut self, token: &str, device: &str, more: Value) -> Value {
+    pub(crate) async fn connect(&mut self, token: &str, device: &str, more: Value) -> Value {
         let mut fields = json!({ "token": token, "device": { "id": device, "kind": "app" } });
         let Value::Object(more) = more else { panic!("an object") };
         fields.as_object_mut().unwrap().extend(more);
@@ -213,7 +211,7 @@ impl JsonClient {
     }
 
     /// The next push.
-    pub async fn push(&mut self) -> Value {
+    pub(crate) async fn push(&mut self) -> Value {
         if !self.pushed.is_empty() {
             return self.pushed.remove(0);
         }
@@ -221,7 +219,7 @@ impl JsonClient {
     }
 
     /// The next `count` pushed items; they may come in several pushes.
-    pub async fn items(&mut self, count: usize) -> Vec<Value> {
+    pub(crate) async fn items(&mut self, count: usize) -> Vec<Value> {
         let mut items = Vec::new();
         while items.len() < count {
             let push = self.push().await;
@@ -231,7 +229,7 @@ impl JsonClient {
     }
 
     /// The closing push's code, and the close frame's number.
-    pub async fn end(&mut self) -> (String, u16) {
+    pub(crate) async fn end(&mut self) -> (String, u16) {
         let mut code = String::new();
         loop {
             let message = timeout(PATIENCE, self.socket.next()).await.expect("the end in time");
@@ -250,16 +248,16 @@ impl JsonClient {
 }
 
 /// The error code of an answer.
-pub fn code(answer: &Value) -> &str {
+pub(crate) fn code(answer: &Value) -> &str {
     answer["error"]["code"].as_str().unwrap_or_else(|| panic!("no error: {answer}"))
 }
 
 /// The bodies of items that are messages, in order.
-pub fn bodies(items: &[Value]) -> Vec<&str> {
+pub(crate) fn bodies(items: &[Value]) -> Vec<&str> {
     items.iter().filter_map(|item| item["message"]["body"].as_str()).collect()
 }
 
 /// The sequences of items.
-pub fn seqs(items: &[Value]) -> Vec<u64> {
+pub(crate) fn seqs(items: &[Value]) -> Vec<u64> {
     items.iter().map(|item| item["seq"].as_u64().unwrap()).collect()
 }

@@ -1,8 +1,6 @@
 //! The protocol over a WebSocket, against a node: what works, and what is refused how.
 
-mod edge;
-
-use edge::{PATIENCE, TestNode, bodies, code, seqs};
+use crate::support::{PATIENCE, TestNode, bodies, code, seqs};
 use futures_util::StreamExt as _;
 use roost_protocol::limits::{MAX_BODY_BYTES, MAX_FRAME_BYTES};
 use serde_json::{Value, json};
@@ -80,7 +78,7 @@ async fn reads_show_what_was_done() {
     assert_eq!(list["ok"]["conversations"][0]["unread"], 3);
     let page = bob.ask(3, "pull", json!({ "after": 0, "limit": 500, "linearizable": true })).await;
     let items = page["ok"]["items"].as_array().unwrap();
-    assert_eq!(edge::bodies(items), ["1", "2", "3"]);
+    assert_eq!(crate::support::bodies(items), ["1", "2", "3"]);
     let tail = page["ok"]["tail"].as_u64().unwrap();
     assert_eq!(seqs(items), (1..=tail).collect::<Vec<_>>());
     let past = bob.ask(4, "pull", json!({ "after": tail + 10 })).await;

@@ -1,8 +1,6 @@
 //! The HTTP API, against a node.
 
-mod edge;
-
-use edge::{TestNode, bodies, code};
+use crate::support::{TestNode, bodies, code};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
