@@ -1,9 +1,9 @@
 //! When the store writes itself down, and the log is purged behind it.
 //!
 //! A checkpoint is due when dirty memory passes half its bound, when many entries were applied
-//! since the last one (they would be applied again after a crash), and after a quiet time. Each
-//! one is announced to openraft as the newest snapshot, which lets it purge the log up to the
-//! configured distance behind.
+//! since the last one (they would be applied again after a crash), and after a quiet time. It is
+//! made through openraft, as its newest snapshot, which lets it purge the log up to the configured
+//! distance behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,20 +30,23 @@ pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>)
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let due = tokio::select! {
+        let pressed = tokio::select! {
             signal = pressure.recv() => match signal {
                 Some(()) => true,
                 None => return,
             },
-            _ = tick.tick() => is_due(&store, newest),
+            _ = tick.tick() => false,
         };
-        if !due {
+        if !pressed && !is_due(&store, newest) {
             continue;
         }
-        let working = store.clone();
-        if let Err(error) = blocking(move || working.checkpoint()).await {
-            tracing::error!(%error, "checkpoint failed");
-            return;
+        if pressed {
+            // Not through openraft: it may itself be waiting for an apply that waits for room.
+            let working = store.clone();
+            if let Err(error) = blocking(move || working.checkpoint()).await {
+                tracing::error!(%error, "checkpoint failed");
+                return;
+            }
         }
         newest = Instant::now();
         if raft.trigger().snapshot().await.is_err() {

@@ -164,7 +164,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        Self::durable(|done| self.log.truncate_after(last.as_ref().map(position), done)).await
+        let last = last.as_ref().map(position);
+        if last >= self.log.state().last {
+            // Nothing comes after it.
+            return Ok(());
+        }
+        Self::durable(|done| self.log.truncate_after(last, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

@@ -23,7 +23,7 @@ use openraft::{OptionalSend, RaftNetworkFactory};
 use roost_storage::codec;
 use tokio::time::Instant;
 
-use crate::snapshot::{SnapshotData, SnapshotSender};
+use crate::snapshot::SnapshotData;
 use crate::types::{MemberNode, NodeId, TypeConfig, Vote};
 use crate::wire::{self, Reply, Request};
 
@@ -63,7 +63,6 @@ pub trait PeerTransport: Send + Sync + 'static {
 pub struct Network {
     pub(crate) own_id: NodeId,
     pub(crate) transport: Arc<dyn PeerTransport>,
-    pub(crate) snapshots: SnapshotSender,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -181,13 +180,18 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        _snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>,
+        snapshot: openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Checkpoint(source) = snapshot.snapshot else {
+            let reason = "a received file is installed, not sent on".to_owned();
+            let error = TransportError::Unreachable(reason);
+            return Err(StreamingError::Unreachable(Unreachable::new(&error)));
+        };
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.network.snapshots.send(self, vote) => sent,
+            sent = source.send(self, vote) => sent,
         }
     }
 

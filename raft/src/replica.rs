@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::checkpoints;
 use crate::log_store::{self, LogStore};
 use crate::network::{Network, PeerTransport};
-use crate::snapshot::{SnapshotData, SnapshotReceiver, SnapshotSender};
+use crate::snapshot::{SnapshotData, SnapshotReceiver, SnapshotSource};
 use crate::state_machine::{ApplyObserver, StateMachine, blocking};
 use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
 use crate::wire::{self, Reply, Request};
@@ -165,12 +165,9 @@ impl Replica {
     ) -> Result<Self, String> {
         let config = Arc::new(config(&options).validate().map_err(|error| error.to_string())?);
         let (applied, applied_seen) = watch::channel(None);
-        let machine = StateMachine::new(store.clone(), observer, Arc::new(applied));
-        let network = Network {
-            own_id: options.node_id,
-            transport,
-            snapshots: SnapshotSender::new(store.clone(), disk.clone()),
-        };
+        let source = SnapshotSource::new(store.clone(), disk.clone());
+        let machine = StateMachine::new(source, observer, Arc::new(applied));
+        let network = Network { own_id: options.node_id, transport };
         let raft = Raft::new(options.node_id, config, network, LogStore::new(log), machine)
             .await
             .map_err(|error| error.to_string())?;

@@ -28,11 +28,11 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What openraft holds of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum SnapshotData {
-    /// The newest checkpoint, wherever that is by the time it is sent.
-    Checkpoint,
-    /// A file that arrived, relative to the disk.
+    /// A store's newest checkpoint, wherever that is by the time it is read.
+    Checkpoint(SnapshotSource),
+    /// A file that arrived, relative to the disk of the node that installs it.
     File(PathBuf),
 }
 
@@ -46,18 +46,36 @@ pub(crate) fn membership_of(state: &AppliedState) -> io::Result<StoredMembership
     }
 }
 
-/// Sends this node's newest checkpoint.
+/// A store whose newest checkpoint can be read.
 #[derive(Debug, Clone)]
-pub struct SnapshotSender {
+pub struct SnapshotSource {
     store: Arc<Store>,
     disk: Arc<dyn Disk>,
     /// Held from writing the file until it is open, so that no other transfer replaces it between.
     export: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl SnapshotSender {
-    pub(crate) fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
+impl SnapshotSource {
+    /// A store, and the disk that it keeps its files on.
+    pub fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
         Self { store, disk, export: Arc::default() }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Brings another store's newest checkpoint into a file of this one.
+    pub(crate) async fn copy_from(&self, other: &Self) -> io::Result<PathBuf> {
+        let (snapshot, from) = other.open_newest().await?;
+        let receiver = SnapshotReceiver::new(self.store.clone(), self.disk.clone());
+        let mut offset = 0;
+        while offset < snapshot.len {
+            let bytes = read_chunk(from.clone(), offset, snapshot.len).await?;
+            receiver.chunk(0, offset, &bytes)?;
+            offset += bytes.len() as u64;
+        }
+        receiver.finish(0, snapshot.len)
     }
 
     async fn open_newest(&self) -> io::Result<(SnapshotFile, Arc<dyn DiskFile>)> {

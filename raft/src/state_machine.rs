@@ -16,7 +16,7 @@ use roost_storage::store::{AppliedState, Payload, Store};
 use roost_storage::{Fault, codec};
 use tokio::sync::watch;
 
-use crate::snapshot::{SnapshotData, membership_of};
+use crate::snapshot::{SnapshotData, SnapshotSource, membership_of};
 use crate::types::{Entry, LogId, Response, StoredMembership, TypeConfig, log_id, position};
 
 /// Entries applied between two visits of the async runtime.
@@ -33,32 +33,36 @@ pub trait ApplyObserver: Send + Sync + 'static {
 /// The store, as openraft sees it.
 #[derive(Clone)]
 pub struct StateMachine {
-    store: Arc<Store>,
+    source: SnapshotSource,
     observer: Arc<dyn ApplyObserver>,
     applied: Arc<watch::Sender<Option<u64>>>,
 }
 
 impl StateMachine {
-    /// Wraps an open store. `applied` is kept at the newest applied index.
+    /// Wraps an open store with its disk. `applied` is kept at the newest applied index.
     pub fn new(
-        store: Arc<Store>,
+        source: SnapshotSource,
         observer: Arc<dyn ApplyObserver>,
         applied: Arc<watch::Sender<Option<u64>>>,
     ) -> Self {
-        let index = store.applied_state().applied.map(|position| position.index);
+        let index = source.store().applied_state().applied.map(|position| position.index);
         applied.send_replace(index);
-        Self { store, observer, applied }
+        Self { source, observer, applied }
+    }
+
+    fn store(&self) -> &Arc<Store> {
+        self.source.store()
     }
 
     fn apply_one(&self, entry: &Entry) -> Result<Response, Fault> {
         let position = position(&entry.log_id);
         let applied = match &entry.payload {
-            EntryPayload::Blank => self.store.apply(position, Payload::Blank)?,
+            EntryPayload::Blank => self.store().apply(position, Payload::Blank)?,
             EntryPayload::Normal(proposal) => {
-                self.store.apply(position, Payload::Batch(&proposal.0))?
+                self.store().apply(position, Payload::Batch(&proposal.0))?
             }
             EntryPayload::Membership(membership) => {
-                self.store.apply(position, Payload::Membership(&codec::encode(membership)))?
+                self.store().apply(position, Payload::Membership(&codec::encode(membership)))?
             }
         };
         self.applied.send_replace(Some(position.index));
@@ -80,13 +84,13 @@ impl StateMachine {
     }
 
     fn snapshot(&self) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
-        let state = self.store.checkpoint_state();
+        let state = self.store().checkpoint_state();
         if state.applied.is_none() {
             return Ok(None);
         }
         Ok(Some(SnapshotOf::<TypeConfig, _> {
             meta: snapshot_meta(&state)?,
-            snapshot: SnapshotData::Checkpoint,
+            snapshot: SnapshotData::Checkpoint(self.source.clone()),
         }))
     }
 }
@@ -110,7 +114,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let state = self.store.applied_state();
+        let state = self.store().applied_state();
         Ok((state.applied.map(log_id), membership_of(&state)?))
     }
 
@@ -136,11 +140,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let SnapshotData::File(path) = snapshot else {
+        let path = match snapshot {
+            SnapshotData::File(path) => path,
             // Our own checkpoint is what we recover from anyway.
-            return Ok(());
+            SnapshotData::Checkpoint(source) if Arc::ptr_eq(source.store(), self.store()) => {
+                return Ok(());
+            }
+            SnapshotData::Checkpoint(source) => self.source.copy_from(&source).await?,
         };
-        let store = self.store.clone();
+        let store = self.store().clone();
         let state = blocking(move || store.import_snapshot(&path)).await?;
         if state.applied.map(log_id) != meta.last_log_id {
             return Err(
@@ -162,16 +170,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
-    /// The newest checkpoint is the snapshot; one is made only where there is none yet.
+    /// A checkpoint is the snapshot.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
-        if let Some(snapshot) = self.snapshot()? {
-            return Ok(snapshot);
-        }
-        let store = self.store.clone();
+        let store = self.store().clone();
         let state = blocking(move || store.checkpoint()).await?;
         Ok(SnapshotOf::<TypeConfig, _> {
             meta: snapshot_meta(&state)?,
-            snapshot: SnapshotData::Checkpoint,
+            snapshot: SnapshotData::Checkpoint(self.source.clone()),
         })
     }
 }

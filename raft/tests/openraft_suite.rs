@@ -6,6 +6,7 @@ use std::sync::Arc;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use roost_raft::log_store::LogStore;
+use roost_raft::snapshot::SnapshotSource;
 use roost_raft::state_machine::{ApplyObserver, StateMachine};
 use roost_raft::types::TypeConfig;
 use roost_storage::command::Effect;
@@ -32,9 +33,12 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for OnDisk {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder.path().to_path_buf()).unwrap());
         let engine = engine::open(self.0, &folder.path().join("engine")).unwrap();
         let log = Log::open(disk.clone(), Path::new("log"), LogOptions::default()).unwrap();
-        let store = Store::open(disk, Path::new("state"), engine, StoreOptions::default()).unwrap();
+        // The suite applies entries without those before them.
+        let options = StoreOptions { index_gaps: true, ..StoreOptions::default() };
+        let store = Store::open(disk.clone(), Path::new("state"), engine, options).unwrap();
         let (applied, _) = watch::channel(None);
-        let machine = StateMachine::new(Arc::new(store), Arc::new(Nobody), Arc::new(applied));
+        let source = SnapshotSource::new(Arc::new(store), disk);
+        let machine = StateMachine::new(source, Arc::new(Nobody), Arc::new(applied));
         Ok((folder, LogStore::new(Arc::new(log)), machine))
     }
 }

@@ -132,8 +132,10 @@ impl Store {
         let hot = self.hot.upgradable_read();
         let shard = self.options.shard;
         let mut tx = Tx { hot, cold: &self.cold, ledger: &mut ledger, shard };
-        let applied = apply::entry(&mut tx, position, payload)
-            .inspect_err(|fault| self.fail_applying(fault))?;
+        let applied =
+            apply::check_position(tx.ledger.state.applied, position, self.options.index_gaps)
+                .and_then(|()| apply::entry(&mut tx, position, payload))
+                .inspect_err(|fault| self.fail_applying(fault))?;
         if tx.hot.active.bytes > self.options.dirty_bytes / 2 {
             self.pressure.notify_all();
         }

@@ -16,6 +16,8 @@ pub struct StoreOptions {
     /// Whether `apply` runs the checkpoint itself when it would have to wait (simulation, tests),
     /// instead of waiting for the thread that calls [`Store::checkpoint`].
     pub inline_checkpoints: bool,
+    /// Whether positions may leave indexes out. Raft never does; openraft's storage suite does.
+    pub index_gaps: bool,
 }
 
 impl Default for StoreOptions {
@@ -24,6 +26,7 @@ impl Default for StoreOptions {
             shard: ShardId(0),
             dirty_bytes: limits::DEFAULT_DIRTY_BYTES,
             inline_checkpoints: false,
+            index_gaps: false,
         }
     }
 }

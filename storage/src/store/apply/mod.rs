@@ -17,13 +17,12 @@ use crate::limits::MAX_TTL_MS;
 use crate::model::LogPosition;
 use crate::{Fault, codec};
 
-/// Applies one entry that follows the last.
+/// Applies one entry whose position was checked.
 pub(super) fn entry(
     tx: &mut Tx<'_>,
     position: LogPosition,
     payload: Payload<'_>,
 ) -> Result<Applied, Fault> {
-    check_position(tx.ledger.state.applied, position)?;
     let mut outcomes = Vec::new();
     match payload {
         Payload::Blank => {}
@@ -37,10 +36,15 @@ pub(super) fn entry(
 }
 
 /// A hole in the log, or an entry applied twice, must not pass for a state.
-fn check_position(applied: Option<LogPosition>, position: LogPosition) -> Result<(), Fault> {
+pub(super) fn check_position(
+    applied: Option<LogPosition>,
+    position: LogPosition,
+    gaps: bool,
+) -> Result<(), Fault> {
     let next = applied.map_or(0, |applied| applied.index.saturating_add(1));
     let term = applied.map_or(0, |applied| applied.term);
-    if position.index == next && position.term >= term {
+    let follows = position.index == next || (gaps && position.index > next);
+    if follows && position.term >= term {
         return Ok(());
     }
     let LogPosition { term: found_term, index: found } = position;
