@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use roost_raft::{NodeId, ProposeError, Replica};
 use roost_storage::command::{Command, Outcome};
-use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES};
+use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES, TARGET_BATCH_REFERENCES};
 use roost_storage::model::ShardId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -121,24 +121,55 @@ async fn run(
                 None => return,
             },
         };
-        let mut bytes = first.bytes;
-        let mut batch = vec![first];
-        while batch.len() < MAX_BATCH_COMMANDS {
-            match queue.try_recv() {
-                Ok(next) if bytes + next.bytes <= TARGET_BATCH_BYTES => {
-                    bytes += next.bytes;
-                    batch.push(next);
-                }
-                Ok(next) => {
-                    held = Some(next);
-                    break;
-                }
-                Err(_) => break,
+        let mut gathered = Gathered::with(&route, first);
+        while let Ok(next) = queue.try_recv() {
+            if let Some(next) = gathered.take_in(&route, next) {
+                held = Some(next);
+                break;
             }
         }
-        waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        waiting_bytes.fetch_sub(gathered.bytes, Ordering::Relaxed);
         number += 1;
-        bring(&route, number, batch).await;
+        bring(&route, number, gathered.batch).await;
+    }
+}
+
+/// A batch that is being filled, within the bounds of one entry.
+struct Gathered {
+    batch: Vec<Waiting>,
+    bytes: usize,
+    references: usize,
+}
+
+impl Gathered {
+    fn with(route: &Route, first: Waiting) -> Self {
+        let (bytes, references) = (first.bytes, references(route, &first.command));
+        Self { batch: vec![first], bytes, references }
+    }
+
+    /// Takes a command in, or gives it back if the next batch must have it.
+    fn take_in(&mut self, route: &Route, next: Waiting) -> Option<Waiting> {
+        let bytes = self.bytes + next.bytes;
+        let references = self.references + references(route, &next.command);
+        if self.batch.len() >= MAX_BATCH_COMMANDS
+            || bytes > TARGET_BATCH_BYTES
+            || references > TARGET_BATCH_REFERENCES
+        {
+            return Some(next);
+        }
+        (self.bytes, self.references) = (bytes, references);
+        self.batch.push(next);
+        None
+    }
+}
+
+/// How many references of its own a command appends, about. A send's continue runs that are there,
+/// and so cost next to nothing.
+fn references(route: &Route, command: &Command) -> usize {
+    match command {
+        Command::Send { .. } => 0,
+        // A store that can't tell any more refuses the command itself.
+        command => route.replica.store().fan_out(command).unwrap_or(0),
     }
 }
 

@@ -210,7 +210,7 @@ async fn form(
             match members(&options, &transport, &own).await {
                 Ok(members) => match replica.initialize(members).await {
                     Ok(()) => {
-                        tracing::info!(nodes = options.peers.len().max(1), "formed the cluster")
+                        tracing::info!(nodes = options.peers.len().max(1), "formed the cluster");
                     }
                     Err(reason) => tracing::error!("the cluster can't be formed: {reason}"),
                 },

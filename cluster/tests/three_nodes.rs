@@ -1,6 +1,8 @@
 //! Three nodes over loopback: any node takes any command, a leader's death is survived, and a
 //! wiped node is not let back in.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 mod common;
 
 use common::{Place, Town, send, soon, until, user};

@@ -1,5 +1,7 @@
 //! openraft's own storage suite, on Roost's log and store.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 use std::path::Path;
 use std::sync::Arc;
 
