@@ -2,7 +2,7 @@
 
 use roost_client::Calls as _;
 
-use crate::harness::{Cluster, Sender, connected, eventually};
+use crate::harness::{Cluster, Sender, body_of, connected, eventually};
 
 /// Entries kept behind a checkpoint: few, so that the log is purged soon.
 const KEEP: &str = "50";
@@ -45,7 +45,7 @@ fn a_follower_away_past_the_logs_purge_catches_up_by_a_snapshot() {
         loop {
             let page = bob.pull(after, Some(100)).await.unwrap();
             after += page.items.len() as u64;
-            bodies.extend(page.items.iter().filter_map(crate::harness::body_of));
+            bodies.extend(page.items.iter().filter_map(body_of));
             if !page.more {
                 return bodies;
             }
