@@ -18,9 +18,9 @@ lint:
 test:
     cargo test --workspace --locked
 
-# The API documentation, with broken links as errors.
+# The documentation, private items too, since its readers work on them; broken links are errors.
 doc:
-    cargo doc --workspace --no-deps --locked
+    cargo doc --workspace --no-deps --document-private-items --locked
 
 # Licences, sources and bans of the dependencies (`deny.toml`).
 deny:

@@ -96,7 +96,7 @@ async def listen(roamer, expected, deadline):
                 seen.append(item)
                 if item["seq"] % 5 == 0:
                     await session.request("ack", seq=item["seq"])
-        except (Closed, Refused, TimeoutError) as error:
+        except (Closed, Refused, TimeoutError):
             done = expected.done() and len(bodies(seen)) >= expected.result()
             if done or time.monotonic() > deadline:
                 await roamer.leave()
