@@ -152,7 +152,7 @@ pub struct Settings {
     /// Files with secrets shared with the application, whose HS256 tokens are accepted
     #[arg(long, env = "ROOST_TOKEN_SECRETS", value_name = "FILE,…", value_delimiter = ',')]
     pub token_secrets: Option<Vec<PathBuf>>,
-    /// Origins that browsers may connect from besides the node's own, such as https://chat.example.org
+    /// Origins that browsers may connect from besides the node's own: `https://chat.example.org`
     #[arg(long, env = "ROOST_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub allowed_origins: Option<Vec<String>>,
     /// Which log lines are written, such as warn or info,roost=debug [default: info,openraft=error]

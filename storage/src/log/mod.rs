@@ -15,9 +15,9 @@
 //! - **Bounds.** Payloads in memory, calls in the queue, records and frames have declared limits.
 //!   What grows with the log is 24 bytes an entry until it is purged.
 //!
-//! Segments are preallocated files; [`format`] has their bytes. A purge is itself a record, and files
-//! go only once it is durable; each segment's header repeats vote, purge and commit positions, so
-//! that nothing is lost with the older ones.
+//! Segments are preallocated files; [`format`](mod@format) has their bytes. A purge is itself a
+//! record, and files go only once it is durable; each segment's header repeats vote, purge and
+//! commit positions, so that nothing is lost with the older ones.
 //!
 //! It leaves to its owner what payload and vote mean, and the rules of Raft: it checks only that
 //! indexes ascend without a hole. Where a log is empty and nothing was purged, the first append says

@@ -11,10 +11,11 @@ use crate::model::{ConversationId, ConversationRecord, Item, LogPosition, Messag
 pub struct StoreOptions {
     /// The shard, part of every key.
     pub shard: ShardId,
-    /// Dirty state that the hot tier may hold; past it, [`Store::apply`] waits for a checkpoint.
+    /// Dirty state that the hot tier may hold; past it, [`Store::apply`](super::Store::apply) waits
+    /// for a checkpoint.
     pub dirty_bytes: usize,
     /// Whether `apply` runs the checkpoint itself when it would have to wait (simulation, tests),
-    /// instead of waiting for the thread that calls [`Store::checkpoint`].
+    /// instead of waiting for the thread that calls [`Store::checkpoint`](super::Store::checkpoint).
     pub inline_checkpoints: bool,
     /// Whether positions may leave indexes out. Raft never does; openraft's storage suite does.
     pub index_gaps: bool,
