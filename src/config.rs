@@ -26,7 +26,7 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 /// Where peers connect if nothing else is said.
 pub const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
 /// Log entries kept behind the newest checkpoint.
-pub const DEFAULT_LOG_KEEP_ENTRIES: u64 = 100_000;
+pub const DEFAULT_LOG_KEEP_ENTRIES: u64 = 20_000;
 /// What is logged if nothing else is said.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
 /// The name of the file with settings.
@@ -143,7 +143,7 @@ pub struct Settings {
     /// State that may wait in memory to be written, such as 64MiB [default: 64MiB]
     #[arg(long, env = "ROOST_DIRTY_BYTES", value_name = "SIZE")]
     pub dirty_bytes: Option<ByteSize>,
-    /// Log entries kept for nodes that were away [default: 100000]
+    /// Log entries kept for nodes that were away [default: 20000]
     #[arg(long, env = "ROOST_LOG_KEEP_ENTRIES", value_name = "N")]
     pub log_keep_entries: Option<u64>,
     /// PEM files with Ed25519 public keys of the application, whose tokens are accepted

@@ -35,6 +35,8 @@ pub enum RequestError {
     Refused {
         /// The request's id.
         id: u64,
+        /// What it asks for, if that is known and one thing.
+        operation: Option<OperationKind>,
         /// `bad_request`, `too_large` or `unknown_operation`.
         code: ErrorCode,
         /// Which field, and what is wrong with it.
@@ -47,7 +49,7 @@ impl RequestError {
     pub fn into_frame(self) -> Option<ServerFrame> {
         match self {
             Self::BadFrame(_) => None,
-            Self::Refused { id, code, message } => {
+            Self::Refused { id, code, message, .. } => {
                 Some(ServerFrame::Error { id, error: ErrorBody::new(code, message) })
             }
         }
@@ -111,13 +113,15 @@ impl Envelope<'_> {
     pub(crate) fn into_request(self) -> Result<Request, RequestError> {
         let id =
             self.id.ok_or(RequestError::BadFrame("`id` is missing or not an unsigned integer"))?;
-        let refused = |code, message| RequestError::Refused { id, code, message };
+        let operation = self.operation.as_ref().map(|(kind, _)| *kind);
+        let operation = operation.filter(|_| self.operations == 1);
+        let refused = |code, message| RequestError::Refused { id, operation, code, message };
         if self.operations > 1 {
             return Err(refused(ErrorCode::BadRequest, "more than one operation".to_owned()));
         }
         match (self.operation, self.unknown) {
             (Some((kind, value)), _) => {
-                let operation = operation(kind, value)
+                let operation = self::operation(kind, value)
                     .map_err(|Refusal { code, message }| refused(code, message))?;
                 Ok(Request { id, operation })
             }

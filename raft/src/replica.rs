@@ -50,7 +50,7 @@ pub struct ReplicaOptions {
 impl ReplicaOptions {
     /// The defaults, on the system's clock.
     pub fn new(node_id: NodeId) -> Self {
-        Self { node_id, log_keep_entries: 8_192, clock: system_clock_ms }
+        Self { node_id, log_keep_entries: 20_000, clock: system_clock_ms }
     }
 }
 

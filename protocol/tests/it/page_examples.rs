@@ -12,7 +12,7 @@ fn decode(json: &str) -> Result<Request, RequestError> {
 
 fn refused(json: &str) -> (u64, ErrorCode, String) {
     match decode(json) {
-        Err(RequestError::Refused { id, code, message }) => (id, code, message),
+        Err(RequestError::Refused { id, code, message, .. }) => (id, code, message),
         other => panic!("{json}: {other:?}"),
     }
 }

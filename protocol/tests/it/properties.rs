@@ -242,7 +242,7 @@ fn messagepack_of_other_writers_is_read() {
     // {"id": 7, "ack": {"seq": -1}} and an extension in its place.
     for seq in [&b"\xff"[..], b"\xd4\x01\x00"] {
         let bytes = [b"\x82\xa2id\x07\xa3ack\x81\xa3seq", seq].concat();
-        let RequestError::Refused { id, code, message } = refused(&bytes) else { panic!() };
+        let RequestError::Refused { id, code, message, .. } = refused(&bytes) else { panic!() };
         assert_eq!((id, code), (7, ErrorCode::BadRequest));
         assert!(message.contains("`seq`"));
     }

@@ -190,13 +190,13 @@ impl Session {
             Ok(request) if self.is_open() => self.request(request, out),
             Ok(request) => self.first_request(request, out),
             Err(RequestError::BadFrame(_)) => self.close(CloseCode::BadFrame, out),
-            Err(RequestError::Refused { id, code, .. })
-                if !self.is_open() && code == ErrorCode::UnknownOperation =>
+            Err(RequestError::Refused { id, operation, .. })
+                if !self.is_open() && operation != Some(OperationKind::Connect) =>
             {
-                self.answer(id, None, Err(not_connected()), out);
+                self.answer(id, operation, Err(not_connected()), out);
             }
-            Err(RequestError::Refused { id, code, message }) => {
-                self.answer(id, None, Err(error(code, message)), out);
+            Err(RequestError::Refused { id, operation, code, message }) => {
+                self.answer(id, operation, Err(error(code, message)), out);
             }
         }
     }

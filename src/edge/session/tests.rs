@@ -180,9 +180,12 @@ fn a_client_connects_and_is_pushed_what_it_missed() {
 #[test]
 fn anything_before_connect_is_refused_and_the_connection_goes_on() {
     let mut s = Script::new();
-    for operation in
-        [r#""ping": {}"#, r#""send": {"to": "b", "client_id": "1", "body": ""}"#, r#""dance": {}"#]
-    {
+    for operation in [
+        r#""ping": {}"#,
+        r#""send": {"to": "b", "client_id": "1", "body": ""}"#,
+        r#""send": {"to": 7}"#,
+        r#""dance": {}"#,
+    ] {
         let request = format!(r#"{{"id": 9, {operation}}}"#);
         assert_eq!(s.client(&request), ["< 9 error not_connected"]);
     }
