@@ -107,14 +107,25 @@ pub struct ClusterStatus {
     pub nodes: BTreeMap<NodeId, NodeInfo>,
 }
 
+/// When a device connected, comparable between nodes: by what its node had applied, which was fresh
+/// then, and by the clock only where nothing was applied between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClaimTime {
+    /// The index that the node had applied after its read barrier.
+    pub applied: u64,
+    /// The node's clock, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
 /// What the edge is told about, on every node.
 pub trait Observer: Send + Sync + 'static {
     /// Entries were applied. Called in order, from the apply path: it must not block.
     fn applied(&self, index: u64, effects: &[Effect]);
     /// A snapshot replaced the state: every session must look at its queue.
     fn state_replaced(&self);
-    /// A device connected at another node: this node's session of the same device ends.
-    fn device_claimed(&self, user: &UserId, device: &DeviceId);
+    /// A device connected at another node: this node's session of the same device ends, unless it
+    /// is the later one.
+    fn device_claimed(&self, user: &UserId, device: &DeviceId, time: ClaimTime);
     /// This node stopped at a fault and neither votes nor serves any more.
     fn stopped(&self, reason: &str);
 }
@@ -188,8 +199,8 @@ impl Cluster {
     }
 
     /// Tells the other nodes that this device is connected here now. Best effort.
-    pub fn claim_device(&self, user: &UserId, device: &DeviceId) {
-        member::claim(&self.inner.route, user, device);
+    pub fn claim_device(&self, user: &UserId, device: &DeviceId, time: ClaimTime) {
+        member::claim(&self.inner.route, user, device, time);
     }
 
     /// What this node knows of itself and the cluster.

@@ -8,10 +8,10 @@ use roost_raft::{NodeId, ProposeError};
 use roost_storage::model::{DeviceId, UserId};
 use tokio::time::Instant;
 
-use crate::Observer;
 use crate::forward::{Route, Senders};
 use crate::transport::{Handler, Own, check_store};
 use crate::wire::{Answer, Call, Declined, Hello};
+use crate::{ClaimTime, Observer};
 
 /// Longest deadline that a peer may ask for.
 const MAX_TTL: Duration = Duration::from_secs(60);
@@ -60,8 +60,8 @@ impl Handler for Member {
                     },
                 ))
             }
-            Call::Claim { user, device } => {
-                self.observer.device_claimed(&user, &device);
+            Call::Claim { user, device, time } => {
+                self.observer.device_claimed(&user, &device, time);
                 Answer::Claimed
             }
         }
@@ -73,13 +73,13 @@ fn deadline(ttl_ms: u64) -> Instant {
 }
 
 /// Tells every other member that a device is connected here.
-pub(crate) fn claim(route: &Arc<Route>, user: &UserId, device: &DeviceId) {
+pub(crate) fn claim(route: &Arc<Route>, user: &UserId, device: &DeviceId, time: ClaimTime) {
     for (id, member) in route.replica.members() {
         if id == route.node_id {
             continue;
         }
-        let (route, call) =
-            (route.clone(), Call::Claim { user: user.clone(), device: device.clone() });
+        let call = Call::Claim { user: user.clone(), device: device.clone(), time };
+        let route = route.clone();
         tokio::spawn(async move {
             // Best effort: a peer that can't be reached serves no device anybody could use.
             let _ = route

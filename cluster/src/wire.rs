@@ -8,6 +8,8 @@ use roost_storage::{Fault, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::ClaimTime;
+
 /// Largest call or answer, in bytes: a Raft message with its envelope.
 pub(crate) const MAX_FRAME_BYTES: usize = roost_raft::wire::MAX_MESSAGE_BYTES + 64 * 1024;
 
@@ -49,7 +51,7 @@ pub(crate) enum Call {
     /// Up to where must I have applied to show everything acknowledged so far?
     ReadIndex { shard: ShardId, ttl_ms: u64 },
     /// A device is connected at the calling node now.
-    Claim { user: UserId, device: DeviceId },
+    Claim { user: UserId, device: DeviceId, time: ClaimTime },
 }
 
 /// Why a leader's work was not done.
@@ -85,4 +87,76 @@ pub(crate) enum Answer {
 /// Decodes what [`codec::encode`] made of a message; `what` names it in errors.
 pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Fault> {
     codec::decode(what, bytes, MAX_FRAME_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use roost_storage::command::{Rejection, Reply};
+
+    use super::*;
+
+    fn hex<T: Serialize>(value: &T) -> String {
+        codec::encode(value).iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes all writes");
+            text
+        })
+    }
+
+    /// Shows all that differ at once.
+    fn pinned<const N: usize>(pairs: [(String, &str); N]) {
+        let (found, golden): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        assert_eq!(found, golden);
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            node_id: 1,
+            store_id: 2,
+            incarnation: 3,
+            client_addr: "a:1".to_owned(),
+            initialized: true,
+        }
+    }
+
+    #[test]
+    fn calls_keep_their_bytes() {
+        let shard = ShardId(0);
+        let (user, device) = (UserId::new("bob").unwrap(), DeviceId::new("web").unwrap());
+        let command = Command::Acknowledge { user: user.clone(), device: device.clone(), seq: 7 };
+        let origin = Origin { incarnation: 3, batch: 300, attempt: 1 };
+        let calls = [
+            (Call::Hello(hello()), "010001020303613a3101"),
+            (Call::Raft { shard, message: Bytes::from_static(b"raft") }, "0101000472616674"),
+            (
+                Call::Forward { shard, origin, ttl_ms: 3_000, commands: vec![command] },
+                "01020003fb2c0101fbb80b010703626f620377656207",
+            ),
+            (Call::ReadIndex { shard, ttl_ms: 1_500 }, "010300fbdc05"),
+            (
+                Call::Claim { user, device, time: ClaimTime { applied: 9, at_ms: 10 } },
+                "010403626f6203776562090a",
+            ),
+        ];
+        pinned(calls.map(|(call, golden)| (hex(&call), golden)));
+    }
+
+    #[test]
+    fn answers_keep_their_bytes() {
+        let outcomes = vec![Ok(Reply::Cursor { cursor: 7 }), Err(Rejection::NotAMember)];
+        let answers = [
+            (Answer::Hello(hello()), "010001020303613a3101"),
+            (Answer::Raft(Bytes::from_static(b"raft")), "01010472616674"),
+            (Answer::Forward(Ok((300, outcomes))), "010200fb2c01020004070102"),
+            (Answer::Forward(Err(Declined::NotLeader(Some(2)))), "010201000102"),
+            (Answer::Forward(Err(Declined::Unknown)), "01020101"),
+            (Answer::Forward(Err(Declined::Stale)), "01020102"),
+            (Answer::Forward(Err(Declined::TooLarge)), "01020103"),
+            (Answer::ReadIndex(Ok(300)), "010300fb2c01"),
+            (Answer::Claimed, "0104"),
+            (Answer::Refused("no".to_owned()), "0105026e6f"),
+        ];
+        pinned(answers.map(|(answer, golden)| (hex(&answer), golden)));
+    }
 }

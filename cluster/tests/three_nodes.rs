@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Place, Town, send, soon, until, user};
-use roost_cluster::{Cluster, SubmitError};
+use roost_cluster::{ClaimTime, Cluster, SubmitError};
 use roost_storage::command::Reply;
 use roost_storage::model::DeviceId;
 
@@ -42,7 +42,8 @@ async fn every_node_takes_commands_and_shows_what_was_acknowledged_elsewhere() {
     for seen in [&seen_one, &seen_two, &seen_three] {
         assert!(!seen.effects.lock().is_empty());
     }
-    one.claim_device(&user("bob"), &DeviceId::new("phone").unwrap());
+    let now = ClaimTime { applied: one.applied(), at_ms: 1 };
+    one.claim_device(&user("bob"), &DeviceId::new("phone").unwrap(), now);
     until("the others hear of the device", || {
         !seen_two.claims.lock().is_empty() && !seen_three.claims.lock().is_empty()
     })

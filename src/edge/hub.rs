@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use roost_cluster::Observer;
+use roost_cluster::{ClaimTime, Observer};
 use roost_protocol::CloseCode;
 use roost_storage::command::Effect;
 use roost_storage::model::{DeviceId, UserId};
@@ -70,6 +70,7 @@ impl Signal {
 #[derive(Debug)]
 struct Seat {
     device: DeviceId,
+    since: ClaimTime,
     signal: Arc<Signal>,
 }
 
@@ -101,6 +102,7 @@ impl Hub {
         self: &Arc<Self>,
         user: &UserId,
         device: &DeviceId,
+        since: ClaimTime,
         signal: Arc<Signal>,
     ) -> Registration {
         let mut users = self.users.lock();
@@ -112,7 +114,7 @@ impl Hub {
             }
             !same
         });
-        seats.push(Seat { device: device.clone(), signal: Arc::clone(&signal) });
+        seats.push(Seat { device: device.clone(), since, signal: Arc::clone(&signal) });
         Registration { hub: Arc::clone(self), user: user.clone(), signal }
     }
 
@@ -151,10 +153,10 @@ impl Observer for Hub {
         self.mark_all(LOOK);
     }
 
-    fn device_claimed(&self, user: &UserId, device: &DeviceId) {
+    fn device_claimed(&self, user: &UserId, device: &DeviceId, time: ClaimTime) {
         let users = self.users.lock();
         for seat in users.get(user).into_iter().flatten() {
-            if seat.device == *device {
+            if seat.device == *device && seat.since <= time {
                 seat.signal.mark(REPLACED);
             }
         }
@@ -191,9 +193,11 @@ mod tests {
     fn sit(hub: &Arc<Hub>, name: &str, device: &str) -> (Arc<Signal>, Registration) {
         let signal = Arc::new(Signal::default());
         let device = DeviceId::new(device).unwrap();
-        let registration = hub.register(&user(name), &device, Arc::clone(&signal));
+        let registration = hub.register(&user(name), &device, SINCE, Arc::clone(&signal));
         (signal, registration)
     }
+
+    const SINCE: ClaimTime = ClaimTime { applied: 7, at_ms: 1_000 };
 
     fn grew(name: &str, seq: u64) -> Effect {
         Effect::QueueGrew { user: user(name), seq }
@@ -230,7 +234,11 @@ mod tests {
         let hub = Hub::new();
         let (phone, _a) = sit(&hub, "alice", "phone");
         let (laptop, _b) = sit(&hub, "alice", "laptop");
-        hub.device_claimed(&user("alice"), &DeviceId::new("phone").unwrap());
+        let device = DeviceId::new("phone").unwrap();
+        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 7, at_ms: 999 });
+        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 6, at_ms: 2_000 });
+        assert_eq!(phone.take().end, None, "the claim came late: the device is back here since");
+        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 8, at_ms: 1 });
         assert_eq!(phone.take().end, Some(CloseCode::Replaced));
         assert_eq!(laptop.take().end, None);
     }

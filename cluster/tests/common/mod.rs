@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use roost_cluster::{Cluster, ClusterOptions, NodeId, Observer, PeerTls};
+use roost_cluster::{ClaimTime, Cluster, ClusterOptions, NodeId, Observer, PeerTls};
 use roost_storage::command::{Attempt, Command, Effect, Target};
 use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::sim::SimDisk;
@@ -30,7 +30,7 @@ impl Observer for Seen {
         self.effects.lock().extend_from_slice(effects);
     }
     fn state_replaced(&self) {}
-    fn device_claimed(&self, user: &UserId, device: &DeviceId) {
+    fn device_claimed(&self, user: &UserId, device: &DeviceId, _time: ClaimTime) {
         self.claims.lock().push((user.clone(), device.clone()));
     }
     fn stopped(&self, reason: &str) {

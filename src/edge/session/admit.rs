@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use roost_cluster::{Committed, SubmitError};
+use roost_cluster::{ClaimTime, Committed, SubmitError};
 use roost_protocol::limits::{Limits, window_size};
 use roost_protocol::reply::Connected;
 use roost_protocol::request::Connect;
@@ -52,8 +52,9 @@ pub(crate) async fn admit(
         return Err(bad_request("`after` is beyond the queue's tail"));
     }
 
-    let seat = context.hub.register(&user, &device, signal);
-    context.cluster.claim_device(&user, &device);
+    let since = ClaimTime { applied: context.cluster.applied(), at_ms: unix_ms() };
+    let seat = context.hub.register(&user, &device, since, signal);
+    context.cluster.claim_device(&user, &device, since);
     // From here on the hub's hints arrive: what grew before is in these bounds.
     let applied = context.cluster.applied();
     let bounds = store.queue_bounds(&user).map_err(|why| fault(&why))?;

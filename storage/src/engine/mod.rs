@@ -185,8 +185,8 @@ pub(crate) fn group(
 fn cannot_open(path: &Path, error: &dyn fmt::Display) -> Fault {
     Fault::Engine(format!(
         "can't open {}: {error}. If another process has it open, stop that one. If the files are \
-         damaged, nothing acknowledged is lost while the other nodes have it: remove this node from \
-         the cluster, move its data folder away, and add it again as a new node",
+         damaged, the other nodes have what was acknowledged, and go on; this version can't rebuild \
+         or replace a node yet, so keep its folder",
         path.display()
     ))
 }
