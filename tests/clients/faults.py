@@ -12,6 +12,8 @@ from session import Closed, Refused, Session, bodies
 SECONDS = 20
 FINISH_S = 90
 KILL_EVERY_S = 3
+# How long a node that took a request may be silent before it counts as dead.
+PATIENCE_S = 4
 
 
 class Roamer:
@@ -55,7 +57,7 @@ async def send_until_acknowledged(roamer, deadline, fields):
     while True:
         session = await roamer.connected(deadline, window=0)
         try:
-            return await session.request("send", **fields)
+            return await asyncio.wait_for(session.request("send", **fields), PATIENCE_S)
         except Refused as error:
             if not error.retry:
                 raise
@@ -101,8 +103,17 @@ async def listen(roamer, expected, deadline):
             if done or time.monotonic() > deadline:
                 await roamer.leave()
                 return seen
-            if session.closed.done():
+            if not await answers(session):
                 await roamer.leave()
+
+
+async def answers(session):
+    """Whether the node still lives; over QUIC, a killed one is only silent."""
+    try:
+        await asyncio.wait_for(session.request("ping"), PATIENCE_S)
+        return True
+    except (Closed, Refused, TimeoutError):
+        return False
 
 
 async def kill_in_turn(cluster, stop, chance):

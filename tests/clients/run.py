@@ -81,8 +81,12 @@ async def conformance(report, cluster, label, checks):
 async def everything(report, cluster, only):
     checks = [function for function in REGISTRY if only in function.__name__]
     await conformance(report, cluster, "calm", checks)
-    if only and only != "faults":
-        return
+    if only in ("", "faults"):
+        await with_faults(report, cluster, checks)
+    await transports.all_have_left()
+
+
+async def with_faults(report, cluster, checks):
     for seed in (1, 2):
         name = f"faults: nodes killed while every transport talks (seed {seed})"
         await report.run(name, faults.run(cluster, seed, f"f{seed}"))

@@ -42,6 +42,7 @@ class Session:
         self.closed = asyncio.get_running_loop().create_future()
         self.reader = asyncio.create_task(self._read())
         self.welcome = None
+        self.left = False
 
     @classmethod
     async def open(cls, kind, address):
@@ -138,7 +139,10 @@ class Session:
         return await asyncio.wait_for(asyncio.shield(self.closed), DEADLINE_S)
 
     async def close(self):
-        """Goes without a word."""
+        """Goes without a word; again, it does nothing."""
+        if self.left:
+            return
+        self.left = True
         self.reader.cancel()
         await self.transport.abort()
 

@@ -200,4 +200,9 @@ class Quic:
         return (0x7FFF_FFFF).to_bytes(4, "big")
 
 
+async def all_have_left():
+    """Waits for the connections that are still saying goodbye."""
+    await asyncio.gather(*Quic.leaving, return_exceptions=True)
+
+
 ALL = [WebSocketJson, WebSocketMsgpack, Quic]
