@@ -21,11 +21,8 @@ async fn tail(node: &Cluster, name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_takes_commands_and_shows_what_was_acknowledged_elsewhere() {
-    let town = Town::new(3);
-    let places = [Place::new(1), Place::new(2), Place::new(3)];
-    let (one, seen_one) = town.start(1, &places[0]).await;
-    let (two, seen_two) = town.start(2, &places[1]).await;
-    let (three, seen_three) = town.start(3, &places[2]).await;
+    let (town, places) = (Town::new(3), Place::three());
+    let [(one, seen_one), (two, seen_two), (three, seen_three)] = town.start_three(&places).await;
 
     for (n, node) in [&one, &two, &three].into_iter().enumerate() {
         let sent = node.submit(send("alice", "bob", &format!("m{n}")), soon()).await.unwrap();
@@ -53,11 +50,8 @@ async fn every_node_takes_commands_and_shows_what_was_acknowledged_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_one_node_keep_their_order_through_a_change_of_leader() {
-    let town = Town::new(3);
-    let places = [Place::new(1), Place::new(2), Place::new(3)];
-    let (one, _) = town.start(1, &places[0]).await;
-    let (two, _) = town.start(2, &places[1]).await;
-    let (three, _) = town.start(3, &places[2]).await;
+    let (town, places) = (Town::new(3), Place::three());
+    let [(one, _), (two, _), (three, _)] = town.start_three(&places).await;
     let nodes = [&one, &two, &three];
     until("a leader", || leader(&nodes).is_some()).await;
     let led = leader(&nodes).unwrap();
@@ -78,11 +72,8 @@ async fn commands_of_one_node_keep_their_order_through_a_change_of_leader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_nothing_is_acknowledged_and_all_calls_end() {
-    let town = Town::new(3);
-    let places = [Place::new(1), Place::new(2), Place::new(3)];
-    let (one, _) = town.start(1, &places[0]).await;
-    let (two, _) = town.start(2, &places[1]).await;
-    let (three, _) = town.start(3, &places[2]).await;
+    let (town, places) = (Town::new(3), Place::three());
+    let [(one, _), (two, _), (three, _)] = town.start_three(&places).await;
     one.submit(send("a", "b", "first"), soon()).await.unwrap();
     two.shutdown(std::time::Duration::from_millis(10)).await;
     three.shutdown(std::time::Duration::from_millis(10)).await;
@@ -99,11 +90,8 @@ async fn without_a_majority_nothing_is_acknowledged_and_all_calls_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_comes_back_with_its_disk_but_not_with_an_empty_one() {
-    let town = Town::new(3);
-    let places = [Place::new(1), Place::new(2), Place::new(3)];
-    let (one, _) = town.start(1, &places[0]).await;
-    let (two, _) = town.start(2, &places[1]).await;
-    let (three, _) = town.start(3, &places[2]).await;
+    let (town, places) = (Town::new(3), Place::three());
+    let [(one, _), (two, _), (three, _)] = town.start_three(&places).await;
     one.submit(send("a", "b", "first"), soon()).await.unwrap();
     three.shutdown(std::time::Duration::from_millis(10)).await;
     drop(three);

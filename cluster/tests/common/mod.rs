@@ -49,6 +49,11 @@ impl Place {
     pub(crate) fn new(store_id: u64) -> Self {
         Self { disk: SimDisk::new(), engine: Arc::new(MemoryEngine::new()), store_id }
     }
+
+    /// Three empty ones.
+    pub(crate) fn three() -> [Self; 3] {
+        [1, 2, 3].map(Self::new)
+    }
 }
 
 /// The cluster's authority and addresses.
@@ -100,6 +105,15 @@ impl Town {
             .await
             .unwrap();
         (cluster, seen)
+    }
+
+    /// Starts nodes 1, 2 and 3.
+    pub(crate) async fn start_three(&self, places: &[Place; 3]) -> [(Cluster, Arc<Seen>); 3] {
+        [
+            self.start(1, &places[0]).await,
+            self.start(2, &places[1]).await,
+            self.start(3, &places[2]).await,
+        ]
     }
 
     /// Waits until the port of a node that was shut down is free again: its tasks end on their own.
