@@ -27,10 +27,10 @@ use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
 use crate::wire::{self, Reply, Request};
 
 /// Time between two heartbeats, in milliseconds.
-const HEARTBEAT_MS: u64 = 100;
+const HEARTBEAT_MS: u64 = 80;
 /// Silence after which a follower asks for an election, in milliseconds, drawn between the two.
-const ELECTION_MIN_MS: u64 = 350;
-const ELECTION_MAX_MS: u64 = 650;
+const ELECTION_MIN_MS: u64 = 250;
+const ELECTION_MAX_MS: u64 = 400;
 /// Entries in one append message at most; its bytes are bounded by the log reader.
 const APPEND_ENTRIES: u64 = 256;
 
