@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::folder::{CLUSTER_FILE, Description, NODE_FILE, NodeEntry};
-use super::output::{announce, note};
+use super::output::{announce, invocation, note};
 use super::serve::{READY, data_flag};
 use crate::config::{DEFAULT_DATA, DEFAULT_LISTEN};
 use crate::keys::ClusterKeys;
@@ -234,9 +234,10 @@ impl Dev {
         let data = data_flag(&self.data);
         announce!("");
         announce!("Try next, in another terminal:");
-        announce!("  roost tail --as bob{data}");
-        announce!("  roost send --as alice --to bob \"hi\"{data}");
-        announce!("  roost status{data}");
+        let roost = invocation();
+        announce!("  {roost} tail --as bob{data}");
+        announce!("  {roost} send --as alice --to bob \"hi\"{data}");
+        announce!("  {roost} status{data}");
         if let Some(node) = description.nodes.first() {
             announce!("  curl http://{}/healthz", node.client);
         }

@@ -40,6 +40,11 @@ pub(crate) fn announce_line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
+/// How this program was called, for commands to copy: `roost` where that finds it.
+pub(crate) fn invocation() -> String {
+    std::env::args().next().unwrap_or_else(|| "roost".to_owned())
+}
+
 /// Writes one line to stderr; without a reader it is lost.
 pub(crate) fn note_line(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");

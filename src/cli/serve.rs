@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::folder::{Description, NODE_FILE, NodeEntry, refuse_cluster_folder};
-use super::output::{announce, note};
+use super::output::{announce, invocation, note};
 use super::target::reachable;
 use crate::config::{NodeConfig, Settings};
 use crate::keys::ClusterKeys;
@@ -146,10 +146,11 @@ fn welcome(config: &NodeConfig, node: &Node) {
     announce!("");
     let data = data_flag(&config.data);
     announce!("Try next, in another terminal:");
-    announce!("  roost tail --as bob{data}");
-    announce!("  roost send --as alice --to bob \"hi\"{data}");
-    announce!("  roost token alice{data}");
-    announce!("  roost status{data}");
+    let roost = invocation();
+    announce!("  {roost} tail --as bob{data}");
+    announce!("  {roost} send --as alice --to bob \"hi\"{data}");
+    announce!("  {roost} token alice{data}");
+    announce!("  {roost} status{data}");
     announce!("  curl http://{address}/healthz");
     if !address.ip().is_loopback() {
         note!(
