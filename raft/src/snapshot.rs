@@ -178,6 +178,9 @@ impl SnapshotReceiver {
     pub(crate) fn chunk(&self, transfer: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut slot = self.incoming.lock();
         if offset == 0 {
+            if let Some(abandoned) = slot.take() {
+                self.disk.remove(&abandoned.path)?;
+            }
             let path = self.store.incoming_snapshot_path();
             let file = self.disk.open(&path, OpenMode::Truncate)?;
             *slot = Some(Incoming { transfer, next: 0, path, file });
