@@ -35,11 +35,9 @@ async fn main() -> Result<()> {
         let trust = Trust::Authority(authority.as_slice().into());
         Ok(ConnectOptions::new(next()?.parse()?, trust, next()?, device))
     };
-    let (from, _) = Connection::open(&ConnectOptions {
-        window: Some(0),
-        ..options("push-latency-from")?
-    })
-    .await?;
+    let (from, _) =
+        Connection::open(&ConnectOptions { window: Some(0), ..options("push-latency-from")? })
+            .await?;
     let (to, mut pushes) = Connection::open(&options("push-latency-to")?).await?;
     let user = to.connected().user.clone();
     drain(&to, &mut pushes).await?;
@@ -56,10 +54,9 @@ async fn main() -> Result<()> {
             content_type: None,
             ttl_ms: None,
         });
-        let (ack, push) = tokio::join!(
-            async { send.await.map(|_| began.elapsed()) },
-            async { next_items(&mut pushes).await.map(|last| (last, began.elapsed())) },
-        );
+        let (ack, push) = tokio::join!(async { send.await.map(|_| began.elapsed()) }, async {
+            next_items(&mut pushes).await.map(|last| (last, began.elapsed()))
+        },);
         let (last, push) = push?;
         acknowledged.push(ack?);
         pushed.push(push);
