@@ -79,10 +79,11 @@ fn trace(folder: &Path) -> String {
 #[test]
 fn what_a_node_proposes_to_try_next_works_as_it_stands() {
     let node = Node::start();
+    let called = format!("{} ", env!("CARGO_BIN_EXE_roost"));
     let hints: Vec<_> =
-        node.welcome.iter().filter_map(|line| line.trim().strip_prefix("roost ")).collect();
-    assert!(hints.len() >= 4, "{:?}", node.welcome);
-    for hint in hints.iter().filter(|hint| !hint.contains(" is ready")) {
+        node.welcome.iter().filter_map(|line| line.trim().strip_prefix(&called)).collect();
+    assert_eq!(hints.len(), 4, "{:?}", node.welcome);
+    for hint in hints {
         let words: Vec<_> = hint.split_whitespace().map(|word| word.trim_matches('"')).collect();
         let once: &[&str] = if words[0] == "tail" { &["--once"] } else { &[] };
         node.lines(&[&words, once].concat());
