@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::transport::Transport;
-use crate::wire::{Answer, Call, Declined, Origin};
+use crate::wire::{Answer, Call, Declined, Origin, millis};
 use crate::{Committed, SubmitError};
 
 /// Commands that may wait on this node.
@@ -77,17 +77,21 @@ impl Forwarder {
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
         let bytes = weight(&command);
-        if self.waiting_bytes.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES {
-            return Err(SubmitError::Overloaded);
-        }
+        // Counted before it is queued: the task may take it out, and count it off, at once.
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { command, bytes, deadline, reply };
-        self.queue.try_send(waiting).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
-        })?;
-        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(outcome)
+        let queued = match before + bytes > MAX_WAITING_BYTES {
+            true => Err(SubmitError::Overloaded),
+            false => self.queue.try_send(waiting).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
+            }),
+        };
+        if queued.is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        queued.map(|()| outcome)
     }
 }
 
@@ -199,7 +203,7 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
                 .is_none()
                 && route.replica.status().role == roost_raft::Role::Stopped
             {
-                return settle(batch, |_| Err(SubmitError::Stopped));
+                return settle(batch, &SubmitError::Stopped);
             }
             continue;
         };
@@ -211,15 +215,13 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
                 return finish(batch, index, outcomes, unknown);
             }
             Attempted::Done(..) | Attempted::Unknown => unknown = true,
-            Attempted::Elsewhere(other) => {
-                hint = other.filter(|other| *other != leader);
-                if hint.is_none() {
-                    let pause = latest.min(Instant::now() + RETRY_PAUSE);
-                    route.replica.wait_leader(Some(leader), pause).await;
-                }
-            }
-            Attempted::TooLarge => return settle(batch, |_| Err(SubmitError::Overloaded)),
-            Attempted::Stopped => return settle(batch, |_| Err(SubmitError::Stopped)),
+            Attempted::Elsewhere(other) => hint = other.filter(|other| *other != leader),
+            Attempted::TooLarge => return settle(batch, &SubmitError::Overloaded),
+            Attempted::Stopped => return settle(batch, &SubmitError::Stopped),
+        }
+        if hint.is_none() {
+            let pause = latest.min(Instant::now() + RETRY_PAUSE);
+            route.replica.wait_leader(Some(leader), pause).await;
         }
     }
 }
@@ -236,13 +238,13 @@ fn expire(batch: &mut Vec<Waiting>, unknown: bool) {
     let (expired, open) =
         std::mem::take(batch).into_iter().partition(|waiting| waiting.deadline <= now);
     *batch = open;
-    settle(expired, |_| Err(error.clone()));
+    settle(expired, &error);
 }
 
-fn settle(batch: Vec<Waiting>, result: impl Fn(&Command) -> Result<Committed, SubmitError>) {
+fn settle(batch: Vec<Waiting>, error: &SubmitError) {
     for waiting in batch {
         // Nobody waits any more if the session ended.
-        let _ = waiting.reply.send(result(&waiting.command));
+        let _ = waiting.reply.send(Err(error.clone()));
     }
 }
 
@@ -288,7 +290,7 @@ async fn attempt(
     }
     let node = route.replica.members().get(&leader).cloned();
     let ttl = deadline.saturating_duration_since(Instant::now());
-    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let ttl_ms = millis(ttl);
     let call = Call::Forward { shard: route.shard, origin, ttl_ms, commands };
     let answer = tokio::select! {
         answer = route.transport.call(leader, node.as_ref(), &call, deadline) => answer,

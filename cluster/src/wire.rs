@@ -1,5 +1,7 @@
 //! What nodes say to each other, as bytes: versioned by the store's codec, and capped.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use roost_raft::NodeId;
 use roost_storage::command::{Command, Outcome};
@@ -82,6 +84,11 @@ pub(crate) enum Answer {
     Claimed,
     /// The call is not taken at all.
     Refused(String),
+}
+
+/// A time as it travels: whole milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Decodes what [`codec::encode`] made of a message; `what` names it in errors.
