@@ -3,12 +3,12 @@
 //! One keyspace holds everything. Its journal is synced only by [`Engine::flush`]: between two of
 //! them the cold tier's own journal is what counts, so syncing earlier would gain nothing.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::{Change, Direction, Engine, Visitor, batches, cannot_open};
+use super::{Change, Direction, Engine, Visitor, batches, cannot_open, visit_pairs};
 use crate::Fault;
 use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
 
@@ -52,18 +52,8 @@ impl Engine for FjallEngine {
             return Ok(());
         }
         let range = (Bound::Included(start), Bound::Excluded(end));
-        let mut pairs = self.keyspace.range::<&[u8], _>(range);
-        let mut next = || match direction {
-            Direction::Ascending => pairs.next(),
-            Direction::Descending => pairs.next_back(),
-        };
-        while let Some(pair) = next() {
-            let (key, value) = pair.into_inner()?;
-            if let ControlFlow::Break(()) = visitor(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        let pairs = self.keyspace.range::<&[u8], _>(range).map(|pair| Ok(pair.into_inner()?));
+        visit_pairs(pairs, direction, visitor)
     }
 
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {

@@ -5,12 +5,12 @@
 //! fail at its nth write or flush, leaving that write half done.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Change, Direction, Engine, Visitor, batches};
+use super::{Change, Direction, Engine, Visitor, batches, visit_pairs};
 use crate::Fault;
 
 /// Ordered keys and values in memory.
@@ -113,17 +113,7 @@ impl Engine for MemoryEngine {
         }
         let state = self.state.read();
         let range = (Bound::Included(start), Bound::Excluded(end));
-        let mut pairs = state.current.range::<[u8], _>(range);
-        let mut next = || match direction {
-            Direction::Ascending => pairs.next(),
-            Direction::Descending => pairs.next_back(),
-        };
-        while let Some((key, value)) = next() {
-            if let ControlFlow::Break(()) = visitor(key, value) {
-                break;
-            }
-        }
-        Ok(())
+        visit_pairs(state.current.range::<[u8], _>(range).map(Ok), direction, visitor)
     }
 
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {

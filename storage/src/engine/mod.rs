@@ -157,6 +157,25 @@ fn collect<E: Engine + ?Sized>(
     Ok(pairs)
 }
 
+/// Calls the visitor with each pair of an engine's range, from the end that the direction names.
+pub(crate) fn visit_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    mut pairs: impl DoubleEndedIterator<Item = Result<(K, V), Fault>>,
+    direction: Direction,
+    visitor: &mut Visitor<'_>,
+) -> Result<(), Fault> {
+    let mut next = || match direction {
+        Direction::Ascending => pairs.next(),
+        Direction::Descending => pairs.next_back(),
+    };
+    while let Some(pair) = next() {
+        let (key, value) = pair?;
+        if let ControlFlow::Break(()) = visitor(key.as_ref(), value.as_ref()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Splits changes, in order, into batches that an engine takes well.
 pub(crate) fn batches(changes: Vec<Change>) -> impl Iterator<Item = Vec<Change>> {
     group(changes, MAX_ENGINE_BATCH_KEYS, TARGET_ENGINE_BATCH_BYTES)

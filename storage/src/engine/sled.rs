@@ -8,11 +8,11 @@
 //!   that moment out.
 //! - Its files can fail to open after a power cut; the error then says what to do about it.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Change, Direction, Engine, Visitor, batches, cannot_open};
+use super::{Change, Direction, Engine, Visitor, batches, cannot_open, visit_pairs};
 use crate::Fault;
 use crate::limits::ENGINE_CACHE_BYTES;
 
@@ -59,18 +59,8 @@ impl Engine for SledEngine {
         if start >= end {
             return Ok(());
         }
-        let mut pairs = self.db.range::<&[u8], _>((Bound::Included(start), Bound::Excluded(end)));
-        let mut next = || match direction {
-            Direction::Ascending => pairs.next(),
-            Direction::Descending => pairs.next_back(),
-        };
-        while let Some(pair) = next() {
-            let (key, value) = pair?;
-            if let ControlFlow::Break(()) = visitor(&key, &value) {
-                break;
-            }
-        }
-        Ok(())
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        visit_pairs(self.db.range::<&[u8], _>(range).map(|pair| Ok(pair?)), direction, visitor)
     }
 
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {
