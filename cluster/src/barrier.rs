@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::SubmitError;
 use crate::forward::Route;
 use crate::wire::{Answer, Call, millis};
+use crate::{ReadPoint, SubmitError};
 
 /// Barriers that may wait on this node.
 const MAX_WAITING: usize = 65_536;
@@ -22,7 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 struct Waiting {
     deadline: Instant,
-    reply: oneshot::Sender<Result<u64, SubmitError>>,
+    reply: oneshot::Sender<Result<ReadPoint, SubmitError>>,
 }
 
 /// The way in. Clones share the queue.
@@ -38,11 +38,11 @@ impl Barrier {
         Self { queue }
     }
 
-    /// An index that covers everything acknowledged before the call.
-    pub(crate) async fn index(&self, deadline: Instant) -> Result<u64, SubmitError> {
-        let (reply, index) = oneshot::channel();
+    /// A point that covers everything acknowledged before the call.
+    pub(crate) async fn point(&self, deadline: Instant) -> Result<ReadPoint, SubmitError> {
+        let (reply, point) = oneshot::channel();
         self.queue.try_send(Waiting { deadline, reply }).map_err(|_| SubmitError::Overloaded)?;
-        match tokio::time::timeout_at(deadline, index).await {
+        match tokio::time::timeout_at(deadline, point).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(SubmitError::Stopped),
             Err(_) => Err(SubmitError::NotAvailable),
@@ -63,9 +63,9 @@ async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>) {
             waiting.push(next);
         }
         match round(&route).await {
-            Ok(index) => {
+            Ok(point) => {
                 for waiting in waiting.drain(..) {
-                    let _ = waiting.reply.send(Ok(index));
+                    let _ = waiting.reply.send(Ok(point));
                 }
             }
             Err(()) => {
@@ -77,19 +77,19 @@ async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>) {
     }
 }
 
-async fn round(route: &Route) -> Result<u64, ()> {
+async fn round(route: &Route) -> Result<ReadPoint, ()> {
     let deadline = Instant::now() + ROUND_TIMEOUT;
     let leader = match route.replica.leader() {
         Some(leader) => leader,
         None => route.replica.wait_leader(None, deadline).await.ok_or(())?,
     };
     if leader == route.node_id {
-        return route.replica.read_index(deadline).await.map_err(drop);
+        return route.read_point(deadline).await.map_err(drop);
     }
     let node = route.replica.members().get(&leader).cloned();
     let call = Call::ReadIndex { shard: route.shard, ttl_ms: millis(ROUND_TIMEOUT) };
     match route.transport.call(leader, node.as_ref(), &call, deadline).await {
-        Ok(Answer::ReadIndex(Ok(index))) => Ok(index),
+        Ok(Answer::ReadIndex(Ok(point))) => Ok(point),
         _ => Err(()),
     }
 }

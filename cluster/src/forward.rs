@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use roost_raft::{NodeId, ProposeError, Replica};
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::transport::Transport;
 use crate::wire::{Answer, Call, Declined, Origin, millis};
-use crate::{Committed, SubmitError};
+use crate::{ClaimTime, Committed, ReadPoint, SubmitError};
 
 /// Commands that may wait on this node.
 pub(crate) const MAX_WAITING_COMMANDS: usize = 65_536;
@@ -59,6 +59,18 @@ pub(crate) struct Route {
     pub(crate) incarnation: u64,
     pub(crate) replica: Replica,
     pub(crate) transport: Transport,
+    /// Counts the read barriers that this node confirmed as the leader.
+    pub(crate) read_points: AtomicU64,
+}
+
+impl Route {
+    /// Confirms a read barrier, if this node leads.
+    pub(crate) async fn read_point(&self, deadline: Instant) -> Result<ReadPoint, ProposeError> {
+        let read = self.replica.read_index(deadline).await?;
+        // The order of confirmations within a term; a node that restarts leads in a later term.
+        let count = self.read_points.fetch_add(1, Ordering::Relaxed);
+        Ok(ReadPoint { index: read.index, time: ClaimTime { term: read.term, count } })
+    }
 }
 
 impl Forwarder {

@@ -107,14 +107,24 @@ pub struct ClusterStatus {
     pub nodes: BTreeMap<NodeId, NodeInfo>,
 }
 
-/// When a device connected, comparable between nodes: by what its node had applied, which was fresh
-/// then, and by the clock only where nothing was applied between.
+/// When a device connected, comparable between nodes without their clocks: the leader numbers the
+/// read barriers that it confirms, so a barrier asked for after another one's end has the greater
+/// time. Barriers of one node that wait together share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClaimTime {
-    /// The index that the node had applied after its read barrier.
-    pub applied: u64,
-    /// The node's clock, in milliseconds since the Unix epoch.
-    pub at_ms: u64,
+    /// The leader's term.
+    pub term: u64,
+    /// The leader's number for the barrier.
+    pub count: u64,
+}
+
+/// A confirmed read barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadPoint {
+    /// The log index that shows everything acknowledged before the barrier was asked for.
+    pub index: u64,
+    /// Its place among all barriers of the cluster.
+    pub time: ClaimTime,
 }
 
 /// What the edge is told about, on every node.
@@ -160,16 +170,15 @@ impl Cluster {
         })
     }
 
-    /// Waits until this node shows everything that was acknowledged anywhere before the call;
-    /// returns the applied index.
+    /// Waits until this node shows everything that was acknowledged anywhere before the call.
     ///
     /// # Errors
     /// [`SubmitError::NotAvailable`] if no leader confirmed it, or this node did not get there, by
     /// the deadline.
-    pub async fn read_barrier(&self, deadline: Instant) -> Result<u64, SubmitError> {
-        let index = self.inner.barrier.index(deadline).await?;
-        self.wait_applied(index, deadline).await?;
-        Ok(index)
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<ReadPoint, SubmitError> {
+        let point = self.inner.barrier.point(deadline).await?;
+        self.wait_applied(point.index, deadline).await?;
+        Ok(point)
     }
 
     /// Waits until this node applied `index`.

@@ -53,12 +53,12 @@ impl Handler for Member {
                     .await,
             ),
             Call::ReadIndex { ttl_ms, .. } => {
-                Answer::ReadIndex(self.route.replica.read_index(deadline(ttl_ms)).await.map_err(
-                    |error| match error {
+                Answer::ReadIndex(self.route.read_point(deadline(ttl_ms)).await.map_err(|error| {
+                    match error {
                         ProposeError::NotLeader(other) => Declined::NotLeader(other),
                         _ => Declined::Unknown,
-                    },
-                ))
+                    }
+                }))
             }
             Call::Claim { user, device, time } => {
                 self.observer.device_claimed(&user, &device, time);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -148,6 +148,7 @@ impl Cluster {
             incarnation: options.incarnation,
             replica: replica.clone(),
             transport: transport.clone(),
+            read_points: AtomicU64::new(0),
         });
         let member = Member {
             route: route.clone(),

@@ -10,7 +10,7 @@ use roost_storage::{Fault, codec};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ClaimTime;
+use crate::{ClaimTime, ReadPoint};
 
 /// Largest call or answer, in bytes: a Raft message with its envelope.
 pub(crate) const MAX_FRAME_BYTES: usize = roost_raft::wire::MAX_MESSAGE_BYTES + 64 * 1024;
@@ -79,7 +79,7 @@ pub(crate) enum Answer {
     /// To [`Call::Forward`]: the entry's index and each command's outcome.
     Forward(Result<(u64, Vec<Outcome>), Declined>),
     /// To [`Call::ReadIndex`].
-    ReadIndex(Result<u64, Declined>),
+    ReadIndex(Result<ReadPoint, Declined>),
     /// To [`Call::Claim`].
     Claimed,
     /// The call is not taken at all.
@@ -142,7 +142,7 @@ mod tests {
             ),
             (Call::ReadIndex { shard, ttl_ms: 1_500 }, "010300fbdc05"),
             (
-                Call::Claim { user, device, time: ClaimTime { applied: 9, at_ms: 10 } },
+                Call::Claim { user, device, time: ClaimTime { term: 9, count: 10 } },
                 "010403626f6203776562090a",
             ),
         ];
@@ -151,6 +151,7 @@ mod tests {
 
     #[test]
     fn answers_keep_their_bytes() {
+        let point = ReadPoint { index: 300, time: ClaimTime { term: 9, count: 10 } };
         let outcomes = vec![Ok(Reply::Cursor { cursor: 7 }), Err(Rejection::NotAMember)];
         let answers = [
             (Answer::Hello(hello()), "010001020303613a3101"),
@@ -160,7 +161,7 @@ mod tests {
             (Answer::Forward(Err(Declined::Unknown)), "01020101"),
             (Answer::Forward(Err(Declined::Stale)), "01020102"),
             (Answer::Forward(Err(Declined::TooLarge)), "01020103"),
-            (Answer::ReadIndex(Ok(300)), "010300fb2c01"),
+            (Answer::ReadIndex(Ok(point)), "010300fb2c01090a"),
             (Answer::Claimed, "0104"),
             (Answer::Refused("no".to_owned()), "0105026e6f"),
         ];

@@ -39,7 +39,12 @@ async fn every_node_takes_commands_and_shows_what_was_acknowledged_elsewhere() {
     for seen in [&seen_one, &seen_two, &seen_three] {
         assert!(!seen.effects.lock().is_empty());
     }
-    let now = ClaimTime { applied: one.applied(), at_ms: 1 };
+    let mut now = ClaimTime { term: 0, count: 0 };
+    for node in [&two, &three, &one, &three, &two, &one] {
+        let later = node.read_barrier(soon()).await.unwrap().time;
+        assert!(later > now, "with nothing applied between, {later:?} came after {now:?}");
+        now = later;
+    }
     one.claim_device(&user("bob"), &DeviceId::new("phone").unwrap(), now);
     until("the others hear of the device", || {
         !seen_two.claims.lock().is_empty() && !seen_three.claims.lock().is_empty()

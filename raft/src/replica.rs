@@ -220,13 +220,13 @@ impl Replica {
         }
     }
 
-    /// An index that covers everything acknowledged before the call. On the leader only: it asks a
-    /// majority whether it still leads.
-    pub async fn read_index(&self, deadline: Instant) -> Result<u64, ProposeError> {
+    /// A position that covers everything acknowledged before the call, in the term of the leader. On
+    /// the leader only: it asks a majority whether it still leads.
+    pub async fn read_index(&self, deadline: Instant) -> Result<LogPosition, ProposeError> {
         let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
         match tokio::time::timeout_at(deadline, read).await {
             Err(_) => Err(ProposeError::Unknown),
-            Ok(Ok((read, _))) => Ok(read.index()),
+            Ok(Ok((read, _))) => Ok(position(read.log_id())),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader(forward.leader_id))
             }

@@ -70,8 +70,17 @@ impl Signal {
 #[derive(Debug)]
 struct Seat {
     device: DeviceId,
-    since: ClaimTime,
+    since: Since,
     signal: Arc<Signal>,
+}
+
+/// When a seat was taken.
+#[derive(Debug, Clone, Copy)]
+enum Since {
+    /// Then.
+    Known(ClaimTime),
+    /// No leader could tell yet; until one does, the newest claim from elsewhere is kept.
+    Open { claimed: Option<ClaimTime> },
 }
 
 /// The sessions of this node.
@@ -97,12 +106,13 @@ impl Hub {
         self.stopped.subscribe()
     }
 
-    /// Takes a device's seat until the registration is dropped. Who has it now is replaced.
+    /// Takes a device's seat until the registration is dropped. Who has it now is replaced. Without
+    /// a time, [`Registration::date`] must follow once it is known.
     pub(crate) fn register(
         self: &Arc<Self>,
         user: &UserId,
         device: &DeviceId,
-        since: ClaimTime,
+        since: Option<ClaimTime>,
         signal: Arc<Signal>,
     ) -> Registration {
         let mut users = self.users.lock();
@@ -114,8 +124,25 @@ impl Hub {
             }
             !same
         });
+        let since = since.map_or(Since::Open { claimed: None }, Since::Known);
         seats.push(Seat { device: device.clone(), since, signal: Arc::clone(&signal) });
         Registration { hub: Arc::clone(self), user: user.clone(), signal }
+    }
+
+    /// Says when a seat was taken that was taken without a leader. `false` if nobody has it now.
+    fn date(&self, user: &UserId, signal: &Arc<Signal>, time: ClaimTime) -> bool {
+        let mut users = self.users.lock();
+        let seats = users.get_mut(user).into_iter().flatten();
+        let Some(seat) = seats.into_iter().find(|seat| Arc::ptr_eq(&seat.signal, signal)) else {
+            return false;
+        };
+        if let Since::Open { claimed: Some(claimed) } = seat.since
+            && claimed > time
+        {
+            seat.signal.mark(REPLACED);
+        }
+        seat.since = Since::Known(time);
+        true
     }
 
     fn leave(&self, user: &UserId, signal: &Arc<Signal>) {
@@ -154,10 +181,15 @@ impl Observer for Hub {
     }
 
     fn device_claimed(&self, user: &UserId, device: &DeviceId, time: ClaimTime) {
-        let users = self.users.lock();
-        for seat in users.get(user).into_iter().flatten() {
-            if seat.device == *device && seat.since <= time {
-                seat.signal.mark(REPLACED);
+        let mut users = self.users.lock();
+        for seat in users.get_mut(user).into_iter().flatten() {
+            if seat.device != *device {
+                continue;
+            }
+            match &mut seat.since {
+                Since::Known(since) if *since < time => seat.signal.mark(REPLACED),
+                Since::Known(_) => {}
+                Since::Open { claimed } => *claimed = (*claimed).max(Some(time)),
             }
         }
     }
@@ -174,6 +206,38 @@ pub(crate) struct Registration {
     hub: Arc<Hub>,
     user: UserId,
     signal: Arc<Signal>,
+}
+
+impl Registration {
+    /// What dates this seat later, without holding it.
+    pub(crate) fn undated(&self) -> Undated {
+        Undated {
+            hub: Arc::clone(&self.hub),
+            user: self.user.clone(),
+            signal: Arc::clone(&self.signal),
+        }
+    }
+}
+
+/// A seat that was taken before a leader could say when.
+pub(crate) struct Undated {
+    hub: Arc<Hub>,
+    user: UserId,
+    signal: Arc<Signal>,
+}
+
+impl Undated {
+    /// Whether somebody still sits there.
+    pub(crate) fn is_taken(&self) -> bool {
+        let users = self.hub.users.lock();
+        let mut seats = users.get(&self.user).into_iter().flatten();
+        seats.any(|seat| Arc::ptr_eq(&seat.signal, &self.signal))
+    }
+
+    /// Says when it was taken; `false` if nobody sits there any more.
+    pub(crate) fn date(&self, time: ClaimTime) -> bool {
+        self.hub.date(&self.user, &self.signal, time)
+    }
 }
 
 impl Drop for Registration {
@@ -193,11 +257,11 @@ mod tests {
     fn sit(hub: &Arc<Hub>, name: &str, device: &str) -> (Arc<Signal>, Registration) {
         let signal = Arc::new(Signal::default());
         let device = DeviceId::new(device).unwrap();
-        let registration = hub.register(&user(name), &device, SINCE, Arc::clone(&signal));
+        let registration = hub.register(&user(name), &device, Some(SINCE), Arc::clone(&signal));
         (signal, registration)
     }
 
-    const SINCE: ClaimTime = ClaimTime { applied: 7, at_ms: 1_000 };
+    const SINCE: ClaimTime = ClaimTime { term: 7, count: 1_000 };
 
     fn grew(name: &str, seq: u64) -> Effect {
         Effect::QueueGrew { user: user(name), seq }
@@ -235,12 +299,29 @@ mod tests {
         let (phone, _a) = sit(&hub, "alice", "phone");
         let (laptop, _b) = sit(&hub, "alice", "laptop");
         let device = DeviceId::new("phone").unwrap();
-        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 7, at_ms: 999 });
-        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 6, at_ms: 2_000 });
+        hub.device_claimed(&user("alice"), &device, ClaimTime { term: 7, count: 999 });
+        hub.device_claimed(&user("alice"), &device, ClaimTime { term: 6, count: 2_000 });
         assert_eq!(phone.take().end, None, "the claim came late: the device is back here since");
-        hub.device_claimed(&user("alice"), &device, ClaimTime { applied: 8, at_ms: 1 });
+        hub.device_claimed(&user("alice"), &device, ClaimTime { term: 8, count: 1 });
         assert_eq!(phone.take().end, Some(CloseCode::Replaced));
         assert_eq!(laptop.take().end, None);
+    }
+
+    #[test]
+    fn a_seat_taken_without_a_leader_yields_to_a_later_claim_only() {
+        let hub = Hub::new();
+        let device = DeviceId::new("phone").unwrap();
+        for (claimed, dated, replaced) in [(5, 6, false), (6, 5, true)] {
+            let signal = Arc::new(Signal::default());
+            let seat = hub.register(&user("alice"), &device, None, Arc::clone(&signal));
+            let undated = seat.undated();
+            hub.device_claimed(&user("alice"), &device, ClaimTime { term: 1, count: claimed });
+            assert_eq!(signal.take().end, None, "nobody knows yet who came later");
+            assert!(undated.date(ClaimTime { term: 1, count: dated }));
+            assert_eq!(signal.take().end.is_some(), replaced);
+            drop(seat);
+            assert!(!undated.is_taken() && !undated.date(SINCE));
+        }
     }
 
     #[test]

@@ -36,9 +36,9 @@ pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Result<Json<V
     if stopping || !context.cluster.is_ready() {
         return Err(ApiError::new(ErrorCode::NotAvailable, "this node can't serve now"));
     }
-    let applied = context.cluster.read_barrier(Instant::now() + READY_TIMEOUT).await;
-    match applied {
-        Ok(applied) => Ok(Json(json!({ "status": "ready", "applied": applied }))),
+    let caught_up = context.cluster.read_barrier(Instant::now() + READY_TIMEOUT).await;
+    match caught_up {
+        Ok(point) => Ok(Json(json!({ "status": "ready", "applied": point.index }))),
         Err(_) => Err(ApiError::new(ErrorCode::NotAvailable, "this node has not caught up")),
     }
 }

@@ -1,6 +1,7 @@
 //! What `connect` takes: a token, a fresh look at the cluster, a registered device, a seat.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use roost_cluster::{ClaimTime, Committed, SubmitError};
 use roost_protocol::limits::{Limits, window_size};
@@ -16,7 +17,10 @@ use crate::auth::{Identity, unix_ms};
 use crate::edge::Context;
 use crate::edge::convert::{device_id, device_kind};
 use crate::edge::errors::{bad_request, error, fault, submit_error, unexpected_reply};
-use crate::edge::hub::{Registration, Signal};
+use crate::edge::hub::{Registration, Signal, Undated};
+
+/// Pause before a leader is asked again when a device was connected.
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// A client that was let in, and its seat.
 pub(crate) struct Admitted {
@@ -43,7 +47,7 @@ pub(crate) async fn admit(
     let Identity { user, expires_at_ms, .. } = authorize(context, &connect, &device)?;
     let deadline = Instant::now() + context.options.request_timeout;
 
-    look_freshly(context, &user, &connect, deadline).await?;
+    let since = look_freshly(context, &user, &connect, deadline).await?;
     register_device(context, &user, &device, device_kind(connect.device.kind), deadline).await?;
 
     let store = context.cluster.store();
@@ -52,9 +56,11 @@ pub(crate) async fn admit(
         return Err(bad_request("`after` is beyond the queue's tail"));
     }
 
-    let since = ClaimTime { applied: context.cluster.applied(), at_ms: unix_ms() };
     let seat = context.hub.register(&user, &device, since, signal);
-    context.cluster.claim_device(&user, &device, since);
+    match since {
+        Some(since) => context.cluster.claim_device(&user, &device, since),
+        None => claim_later(context, seat.undated(), &user, &device),
+    }
     // From here on the hub's hints arrive: what grew before is in these bounds.
     let applied = context.cluster.applied();
     let bounds = store.queue_bounds(&user).map_err(|why| fault(&why))?;
@@ -98,30 +104,53 @@ fn authorize(
     Ok(identity)
 }
 
-/// Waits until this node shows what was acknowledged anywhere before. Without a leader that can't
-/// be known: then only a client that says where it is, at a place that this node has, comes in.
+/// Waits until this node shows what was acknowledged anywhere before, and says when that was.
+/// Without a leader neither can be known: then only a client that says where it is, at a place that
+/// this node has, comes in.
 async fn look_freshly(
     context: &Context,
     user: &UserId,
     connect: &Connect,
     deadline: Instant,
-) -> Result<(), ErrorBody> {
+) -> Result<Option<ClaimTime>, ErrorBody> {
     context.reads.wait(connect.applied.unwrap_or(0), deadline).await?;
     let barrier = Instant::now() + context.options.barrier_timeout;
-    let Err(why) = context.cluster.read_barrier(barrier.min(deadline)).await else {
-        return Ok(());
+    let why = match context.cluster.read_barrier(barrier.min(deadline)).await {
+        Ok(point) => return Ok(Some(point.time)),
+        Err(why) => why,
     };
     let bounds = context.cluster.store().queue_bounds(user).map_err(|why| fault(&why))?;
     match (why, connect.after) {
         (SubmitError::NotAvailable | SubmitError::DeadlineExceeded, Some(after))
             if after <= bounds.tail =>
         {
-            Ok(())
+            Ok(None)
         }
         // Nothing was proposed: a read that timed out is no unknown outcome.
         (SubmitError::DeadlineExceeded, _) => Err(submit_error(&SubmitError::NotAvailable)),
         (why, _) => Err(submit_error(&why)),
     }
+}
+
+/// Tells the other nodes of a device that came while no leader was known, once one is.
+fn claim_later(context: &Context, seat: Undated, user: &UserId, device: &DeviceId) {
+    let (cluster, user, device) = (context.cluster.clone(), user.clone(), device.clone());
+    let patience = context.options.barrier_timeout;
+    tokio::spawn(async move {
+        while seat.is_taken() {
+            match cluster.read_barrier(Instant::now() + patience).await {
+                Ok(point) => {
+                    if seat.date(point.time) {
+                        cluster.claim_device(&user, &device, point.time);
+                    }
+                    return;
+                }
+                Err(SubmitError::Stopped) => return,
+                // The barrier took its time; what failed at once must not spin.
+                Err(_) => tokio::time::sleep(CLAIM_PAUSE).await,
+            }
+        }
+    });
 }
 
 /// Makes the device known with its kind, if it is not.
