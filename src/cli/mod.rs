@@ -22,6 +22,7 @@ mod send;
 mod tail;
 mod replay;
 mod status;
+mod bench;
 
 /// An instant-messaging store and server in one binary.
 #[derive(Debug, Parser)]
@@ -46,6 +47,7 @@ enum Command {
     Tail(tail::Tail),
     Replay(replay::Replay),
     Status(status::Status),
+    Bench(bench::Bench),
     Keys(keys::Keys),
 }
 
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Tail(tail) => run(tail.run()),
         Command::Replay(replay) => run(replay.run()),
         Command::Status(status) => run(status.run()),
+        Command::Bench(bench) => run(bench.run()),
         Command::Keys(keys) => keys.run(),
     };
     match outcome {

@@ -146,7 +146,19 @@ impl Target {
         Ok(options)
     }
 
-    fn trust(&self, link: &Link) -> anyhow::Result<Trust> {
+    /// Makes tokens for many users, from the keys.
+    ///
+    /// # Errors
+    /// There are no keys, or a token was given, which is one user's.
+    pub(crate) fn minter(&self) -> anyhow::Result<Minter> {
+        if self.given_token().is_some() {
+            bail!("--token names one user, and this command acts as many: name --data or --keys");
+        }
+        Ok(Minter(self.folders.signing_key()?))
+    }
+
+    /// Whose certificates a QUIC connection accepts.
+    pub(crate) fn trust(&self, link: &Link) -> anyhow::Result<Trust> {
         let pem = match &link.ca {
             Some(path) => {
                 std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?
@@ -163,6 +175,16 @@ impl Target {
 
     fn given_token(&self) -> Option<String> {
         self.token.clone().filter(|token| !token.is_empty())
+    }
+}
+
+/// Makes tokens for many users.
+pub(crate) struct Minter(SigningKey);
+
+impl Minter {
+    /// A new token for `user`.
+    pub(crate) fn token(&self, user: UserId) -> anyhow::Result<String> {
+        mint(&self.0, user, None, false)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Counters are counted where things happen; positions and sizes are asked of the cluster and the
 //! store when somebody looks.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -12,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use roost_cluster::Cluster;
 use roost_protocol::{ErrorCode, OperationKind};
+
+use super::process::ProcessCosts;
 
 type Gauge64 = Gauge<u64, AtomicU64>;
 
@@ -42,6 +45,8 @@ struct HttpLabels {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// The operating system's figures, whose names have no prefix.
+    process: Registry,
     requests: Family<RequestLabels, Counter>,
     sessions: Family<TransportLabels, Gauge>,
     opened: Family<TransportLabels, Counter>,
@@ -61,10 +66,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
-    pub(crate) fn new() -> Self {
+    /// All at zero, for a node with this data folder.
+    pub(crate) fn new(data: Option<PathBuf>) -> Self {
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessCosts::new(data)));
         let mut metrics = Self {
             registry: Registry::with_prefix("roost"),
+            process,
             requests: Family::default(),
             sessions: Family::default(),
             opened: Family::default(),
@@ -131,7 +139,9 @@ impl Metrics {
     pub(crate) fn exposition(&self, cluster: &Cluster, devices: usize) -> String {
         self.refresh(cluster, devices);
         let mut out = String::new();
-        text::encode(&mut out, &self.registry).expect("a string takes every write");
+        text::encode_registry(&mut out, &self.registry)
+            .and_then(|()| text::encode(&mut out, &self.process))
+            .expect("a string takes every write");
         out
     }
 

@@ -15,6 +15,7 @@ mod errors;
 mod convert;
 mod commands;
 mod reads;
+mod process;
 mod metrics;
 mod transport;
 mod session;
@@ -42,6 +43,7 @@ use reads::Reads;
 
 pub use hub::Hub;
 pub use options::EdgeOptions;
+pub(crate) use process::cpu_seconds;
 
 /// Tries to find one port number that is free on both TCP and UDP, if any may be taken.
 const PORT_ATTEMPTS: usize = 20;
@@ -125,11 +127,11 @@ impl Edge {
         let context = Arc::new(Context {
             reads: Reads::new(cluster.clone()),
             gate: Gate::new(&options),
+            metrics: Metrics::new(options.data.clone()),
             cluster,
             hub,
             auth,
             options,
-            metrics: Metrics::new(),
             shutdown: watch::Sender::new(false),
         });
         tokio::spawn(http::serve(Arc::clone(&context), listener));

@@ -1,6 +1,7 @@
 //! How the edge is set up.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use roost_protocol::limits::{CONNECT_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEP_ALIVE_MS};
@@ -12,6 +13,8 @@ use crate::config::NodeConfig;
 pub struct EdgeOptions {
     /// Where clients connect: HTTP and WebSocket on TCP, QUIC on UDP, the same port.
     pub listen: SocketAddr,
+    /// The data folder, for `/metrics` to say how much space it takes.
+    pub data: Option<PathBuf>,
     /// Origins that a browser may connect from, besides the node's own; `*` for any.
     pub allowed_origins: Vec<String>,
     /// Most sessions at a time; a client beyond is told `overloaded`.
@@ -44,6 +47,7 @@ impl EdgeOptions {
     pub fn on(listen: SocketAddr) -> Self {
         Self {
             listen,
+            data: None,
             allowed_origins: Vec::new(),
             max_sessions: 50_000,
             max_http_connections: 1_024,
@@ -62,6 +66,10 @@ impl EdgeOptions {
 
 impl From<&NodeConfig> for EdgeOptions {
     fn from(config: &NodeConfig) -> Self {
-        Self { allowed_origins: config.allowed_origins.clone(), ..Self::on(config.listen) }
+        Self {
+            data: Some(config.data.clone()),
+            allowed_origins: config.allowed_origins.clone(),
+            ..Self::on(config.listen)
+        }
     }
 }

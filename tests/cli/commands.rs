@@ -3,62 +3,13 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, failure, roost, run, signal, stdout};
-
-/// A running `roost serve`, on free ports, in a folder of its own.
-struct Node {
-    process: Process,
-    folder: TempDir,
-    /// What it said on stdout until it was ready.
-    welcome: Vec<String>,
-}
-
-impl Node {
-    fn start() -> Self {
-        Self::start_in(TempDir::new().unwrap())
-    }
-
-    fn start_in(folder: TempDir) -> Self {
-        let settings =
-            ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--log", "error"];
-        let mut process =
-            Process::start(roost(folder.path()).arg("serve").args(settings).stdout(Stdio::piped()));
-        let mut welcome = Vec::new();
-        for line in BufReader::new(process.0.stdout.take().unwrap()).lines() {
-            welcome.push(line.unwrap());
-            if welcome.last().is_some_and(|line| line.contains("curl")) {
-                return Self { process, folder, welcome };
-            }
-        }
-        panic!("the node ended before it was ready: {welcome:?}");
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        run(self.folder.path(), arguments)
-    }
-
-    /// Runs a command that must succeed; returns its lines on stdout.
-    fn lines(&self, arguments: &[&str]) -> Vec<String> {
-        stdout(self.folder.path(), arguments).lines().map(str::to_owned).collect()
-    }
-
-    /// Runs a command that must fail; returns its one line on stderr.
-    fn failure(&self, arguments: &[&str]) -> String {
-        failure(&self.run(arguments))
-    }
-
-    /// Stops the node as an operator does; it must end well.
-    fn stop(mut self) -> TempDir {
-        signal(self.process.id(), "TERM");
-        assert!(self.process.wait().success());
-        self.folder
-    }
-}
+use crate::node::Node;
+use crate::process::{Process, failure, roost, run, signal};
 
 /// A trace of two days, and the file that it is in.
 fn trace(folder: &Path) -> String {

@@ -9,7 +9,9 @@
     reason = "helpers of tests fail by panicking, and speak to who runs them"
 )]
 
+mod node;
 mod process;
 
+mod bench;
 mod commands;
 mod dev;

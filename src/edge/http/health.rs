@@ -45,7 +45,11 @@ pub(super) async fn readyz(State(context): State<Arc<Context>>) -> Result<Json<V
 
 /// The counters, in the Prometheus text format.
 pub(super) async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
-    let text = context.metrics.exposition(&context.cluster, context.hub.devices());
+    // Off the async threads: files are looked at.
+    let text = tokio::task::spawn_blocking(move || {
+        context.metrics.exposition(&context.cluster, context.hub.devices())
+    });
+    let text = text.await.unwrap_or_default();
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 

@@ -1,0 +1,97 @@
+//! `roost bench` against one node: short runs, whose figures must be there, whatever they are.
+
+use serde_json::Value;
+
+use crate::node::Node;
+
+/// A run of half a second among few users.
+const SHORT: [&str; 9] = [
+    "bench",
+    "--json",
+    "--users=60",
+    "--concurrency=8",
+    "--connections=4",
+    "--warmup=0.1",
+    "--seconds=0.5",
+    "--data=roost-data",
+    "--label=test",
+];
+
+fn bench(node: &Node, arguments: &[&str]) -> Value {
+    let lines = node.lines(&[&SHORT[..], arguments].concat());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    serde_json::from_str(&lines[0]).unwrap()
+}
+
+#[test]
+fn a_short_run_over_either_transport_tells_rates_latencies_and_costs() {
+    let node = Node::start();
+    for transport in [&[][..], &["--websocket"]] {
+        let run = bench(&node, transport);
+        assert_eq!((&run["errors"], &run["first_error"]), (&0.into(), &Value::Null), "{run}");
+        for figure in
+            ["sends_per_s", "refs_per_s", "rss_mb", "rss_peak_mb", "server_cpu_us_per_send"]
+        {
+            assert!(run[figure].as_f64().unwrap() > 0.0, "{figure}: {run}");
+        }
+        for figure in ["mean_us", "p50_us", "p99_us", "p999_us", "max_us", "count"] {
+            assert!(run["lat"][figure].as_f64().unwrap() > 0.0, "{figure}: {run}");
+        }
+        assert!(run["disk_bytes_per_send"].is_number() && run["cpu_servers_pct"][0].is_number());
+        assert_eq!(
+            (&run["label"], &run["group"], &run["c"]),
+            (&"test".into(), &"mix".into(), &8.into())
+        );
+    }
+}
+
+#[test]
+fn a_repeated_run_finds_the_conversations_of_the_one_before() {
+    let node = Node::start();
+    let conversations = || -> u64 {
+        let status: Value =
+            serde_json::from_str(&node.lines(&["status", "--json"]).join("\n")).unwrap();
+        status[0]["counts"]["conversations"].as_u64().unwrap()
+    };
+    bench(&node, &["--group=10"]);
+    // Sixty users, each in five groups of ten.
+    assert_eq!(conversations(), 30);
+    bench(&node, &["--group=10"]);
+    assert_eq!(conversations(), 30);
+}
+
+#[test]
+fn the_table_says_what_the_run_was() {
+    let node = Node::start();
+    let table =
+        node.lines(&["bench", "--users=20", "--concurrency=2", "--seconds=0.3", "--warmup=0"]);
+    assert!(table[0].starts_with("20 users, group mix, 200 bytes, 2 in flight"), "{table:?}");
+    assert!(table.iter().any(|line| line.starts_with("send ")), "{table:?}");
+    assert!(table.iter().any(|line| line.contains("leads")), "{table:?}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_anything_is_sent() {
+    let node = Node::start();
+    for wrong in [
+        "--group=1",
+        "--users=0",
+        "--body=65537",
+        "--seconds=x",
+        "--phase=nonsense",
+        "--concurrency=0",
+    ] {
+        let output = node.run(&["bench", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+    for (wrong, word) in [
+        (&["--users=50", "--group=100"][..], "--users 50"),
+        (&["--concurrency=2", "--connections=3"], "--connections 3"),
+        (&["--nodes=2"], "--nodes 2"),
+        (&["--seconds=0"], "--seconds 0"),
+        (&["--token=x"], "--token"),
+    ] {
+        let said = node.failure(&[&["bench"], wrong].concat());
+        assert!(said.contains(word), "{said}");
+    }
+}
