@@ -22,7 +22,7 @@ struct Package {
     must_not_use: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     Package {
         name: "roost-storage",
         folder: "storage/",
@@ -54,6 +54,13 @@ const PACKAGES: [Package; 6] = [
         folder: "client/",
         may_import: &["roost-protocol"],
         must_not_use: &[],
+    },
+    Package {
+        name: "roost-checker",
+        folder: "tests/checker/",
+        // It judges what clients saw, so it knows what clients know.
+        may_import: &["roost-protocol"],
+        must_not_use: &["tokio", "quinn"],
     },
     Package {
         name: "roost",

@@ -1,0 +1,229 @@
+//! What the checks look things up in, made in one pass over the history.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use roost_protocol::{Item, ItemContent, Message};
+
+use crate::history::{Answer, Event, History, Op, Stage};
+
+/// A message's own name: its sender's, and the sender's name for the send.
+pub(crate) type Key<'h> = (&'h str, &'h str);
+
+/// A call with both its ends.
+#[derive(Debug)]
+pub(crate) struct Call<'h> {
+    pub(crate) id: u64,
+    pub(crate) process: u64,
+    pub(crate) node: u64,
+    pub(crate) op: &'h Op,
+    /// The place of its first event.
+    pub(crate) begin: usize,
+    /// The place of its last event, if it has ended.
+    pub(crate) end: Option<usize>,
+    pub(crate) stage: Stage,
+    pub(crate) answer: Option<&'h Answer>,
+    pub(crate) error: Option<&'h str>,
+}
+
+/// Items that somebody saw.
+#[derive(Debug)]
+pub(crate) struct Seen<'h> {
+    /// The place of the event that showed them.
+    pub(crate) event: usize,
+    pub(crate) user: &'h str,
+    pub(crate) items: &'h [Item],
+}
+
+/// Messages of a conversation that somebody saw in its history.
+#[derive(Debug)]
+pub(crate) struct SeenMessages<'h> {
+    pub(crate) event: usize,
+    pub(crate) conversation: &'h str,
+    pub(crate) messages: &'h [Message],
+}
+
+/// What the last reading found of one queue at one node.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+    pub(crate) seqs: BTreeSet<u64>,
+    /// The place of its last page.
+    pub(crate) event: usize,
+    /// Whether the reading came to the tail.
+    pub(crate) whole: bool,
+}
+
+/// The attempts of one message.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    /// Places in [`Index::calls`], in the order of their beginning.
+    pub(crate) calls: Vec<usize>,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index<'h> {
+    pub(crate) events: &'h [Event],
+    pub(crate) calls: Vec<Call<'h>>,
+    pub(crate) attempts: HashMap<Key<'h>, Attempts>,
+    pub(crate) seen: Vec<Seen<'h>>,
+    pub(crate) histories: Vec<SeenMessages<'h>>,
+    /// Queue → sequence → the first sight of it.
+    pub(crate) queues: HashMap<&'h str, BTreeMap<u64, (&'h Item, usize)>>,
+    /// Conversation → sequence → the first sight of it, in a queue or a history.
+    pub(crate) conversations: HashMap<&'h str, BTreeMap<u64, (&'h Message, usize)>>,
+    /// Queue and message → its sequence at the first sight.
+    pub(crate) places: HashMap<(&'h str, Key<'h>), (u64, usize)>,
+    /// Group → members.
+    members: HashMap<&'h str, &'h [String]>,
+    /// Queue → node → the last reading.
+    pub(crate) drains: HashMap<&'h str, BTreeMap<u64, Drain>>,
+}
+
+impl<'h> Index<'h> {
+    pub(crate) fn new(history: &'h History) -> Self {
+        let mut index = Self { events: &history.events, ..Self::default() };
+        index.pair();
+        for at in 0..index.calls.len() {
+            index.take(at);
+        }
+        index.seen.sort_by_key(|seen| seen.event);
+        index.first_sights();
+        index
+    }
+
+    /// Brings each call's events together.
+    fn pair(&mut self) {
+        let mut open: HashMap<u64, usize> = HashMap::new();
+        for (place, event) in self.events.iter().enumerate() {
+            if let Some(op) = &event.op {
+                open.insert(event.call, self.calls.len());
+                let done = event.stage != Stage::Invoke;
+                self.calls.push(Call {
+                    id: event.call,
+                    process: event.process,
+                    node: event.node,
+                    op,
+                    begin: place,
+                    end: done.then_some(place),
+                    stage: if done { event.stage } else { Stage::Unknown },
+                    answer: event.answer.as_ref(),
+                    error: event.error.as_deref(),
+                });
+            } else if let Some(&at) = open.get(&event.call) {
+                let call = &mut self.calls[at];
+                call.end = Some(place);
+                call.stage = event.stage;
+                call.answer = event.answer.as_ref();
+                call.error = event.error.as_deref();
+            }
+        }
+    }
+
+    fn take(&mut self, at: usize) {
+        let call = &self.calls[at];
+        let (begin, end, node, op, answer) =
+            (call.begin, call.end.unwrap_or(call.begin), call.node, call.op, call.answer);
+        match (op, answer) {
+            (Op::Send { user, client_id, .. }, _) => {
+                self.attempts.entry((user, client_id)).or_default().calls.push(at);
+            }
+            (Op::Create { members, .. }, Some(Answer::Created { conversation })) => {
+                self.members.insert(conversation, members);
+            }
+            (
+                Op::Pull { user, last, after, .. },
+                Some(Answer::Items { items, head, tail, more, .. }),
+            ) => {
+                self.seen.push(Seen { event: end, user, items });
+                if *last {
+                    let drain = self.drains.entry(user).or_default().entry(node).or_default();
+                    drain.seqs.extend(items.iter().map(|item| item.seq));
+                    drain.head = *head;
+                    drain.tail = drain.tail.max(*tail);
+                    drain.event = end;
+                    let reached = items.last().map_or(*after, |item| item.seq);
+                    drain.whole = !more && reached >= *tail;
+                }
+            }
+            (Op::Push { user, .. }, Some(Answer::Items { items, .. })) => {
+                self.seen.push(Seen { event: begin, user, items });
+            }
+            (Op::History { conversation, .. }, Some(Answer::Messages { messages, .. })) => {
+                self.histories.push(SeenMessages { event: end, conversation, messages });
+            }
+            _ => {}
+        }
+    }
+
+    fn first_sights(&mut self) {
+        for seen in &self.seen {
+            for item in seen.items {
+                let queue = self.queues.entry(seen.user).or_default();
+                queue.entry(item.seq).or_insert((item, seen.event));
+                if let ItemContent::Message { conversation, message } = &item.content {
+                    let messages = self.conversations.entry(conversation).or_default();
+                    messages.entry(message.seq).or_insert((message, seen.event));
+                    let place = (seen.user, key_of(message));
+                    self.places.entry(place).or_insert((item.seq, seen.event));
+                }
+            }
+        }
+        for seen in &self.histories {
+            let messages = self.conversations.entry(seen.conversation).or_default();
+            for message in seen.messages {
+                messages.entry(message.seq).or_insert((message, seen.event));
+            }
+        }
+    }
+
+    /// Who must get what a send sends; nobody if the group is not known.
+    pub(crate) fn recipients(&self, op: &'h Op) -> Vec<&'h str> {
+        let Op::Send { user, conversation, to, .. } = op else { return Vec::new() };
+        match (conversation, to) {
+            (_, Some(to)) if to == user => vec![user],
+            (_, Some(to)) => vec![user, to],
+            (Some(conversation), None) => self
+                .members
+                .get(conversation.as_str())
+                .map_or_else(Vec::new, |members| members.iter().map(String::as_str).collect()),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Whether this user is one of a send's recipients; true where the group is not known.
+    pub(crate) fn may_receive(&self, op: &'h Op, user: &str) -> bool {
+        let recipients = self.recipients(op);
+        recipients.is_empty() || recipients.contains(&user)
+    }
+
+    /// The acknowledged attempts of a message, with their answers' places.
+    pub(crate) fn acknowledged<'a>(
+        &'a self,
+        attempts: &'a Attempts,
+    ) -> impl Iterator<Item = (&'a Call<'h>, usize)> {
+        attempts.calls.iter().map(|&at| &self.calls[at]).filter_map(|call| match call.stage {
+            Stage::Ok => Some((call, call.end?)),
+            _ => None,
+        })
+    }
+
+    /// The places of a call's events.
+    pub(crate) fn both_ends(&self, call: &Call<'h>) -> Vec<usize> {
+        std::iter::once(call.begin).chain(call.end).collect()
+    }
+}
+
+/// A message's own name.
+pub(crate) fn key_of(message: &Message) -> Key<'_> {
+    (&message.sender, &message.client_id)
+}
+
+/// The message of an item, if it is one.
+pub(crate) fn message_of(item: &Item) -> Option<(&str, &Message)> {
+    match &item.content {
+        ItemContent::Message { conversation, message } => Some((conversation, message)),
+        _ => None,
+    }
+}
