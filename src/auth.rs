@@ -13,10 +13,10 @@
 //! No error here says anything of a token but what is wrong with it: tokens never reach a log.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use roost_cluster::host::unix_ms;
 use roost_protocol::limits::MAX_TOKEN_BYTES;
 use roost_storage::model::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
@@ -401,12 +401,6 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
 
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// This node's clock, in milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

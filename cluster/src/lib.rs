@@ -17,8 +17,9 @@ mod forward;
 mod member;
 mod start;
 
-pub use start::{ClusterOptions, StartError};
-pub use transport::{PeerTls, TlsError};
+pub use roost_raft::{ReplicaOptions, TransportError, host};
+pub use start::{ClusterOptions, NodeOptions, StartError};
+pub use transport::{Link, LinkClose, LinkConnection, PeerServer, PeerTls, TlsError};
 
 use std::collections::BTreeMap;
 use std::future::Future;

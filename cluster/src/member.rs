@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use roost_raft::{NodeId, ProposeError};
 use roost_storage::model::{DeviceId, UserId};
 use tokio::time::Instant;
 
 use crate::forward::{Route, Senders};
-use crate::transport::{Handler, Own, check_store};
+use crate::transport::{Own, check_store};
 use crate::wire::{Answer, Call, Declined, Hello};
 use crate::{ClaimTime, Observer};
 
@@ -26,15 +25,16 @@ pub(crate) struct Member {
     pub(crate) senders: Senders,
 }
 
-#[async_trait]
-impl Handler for Member {
-    async fn greeted(&self, hello: &Hello) -> Result<Hello, String> {
+impl Member {
+    /// Takes a peer's greeting, or refuses it with a reason.
+    pub(crate) async fn greeted(&self, hello: &Hello) -> Result<Hello, String> {
         check_store(&self.route.replica.members(), hello)?;
         self.route.transport.peer_restarted(hello).await;
         Ok((self.own.hello)())
     }
 
-    async fn call(&self, from: NodeId, call: Call) -> Answer {
+    /// Answers one call of a peer that was greeted.
+    pub(crate) async fn call(&self, from: NodeId, call: Call) -> Answer {
         match call {
             Call::Hello(_) => Answer::Hello((self.own.hello)()),
             Call::Raft { shard, .. }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use crate::barrier::Barrier;
 use crate::forward::{Forwarder, Route, Senders};
 use crate::member::Member;
-use crate::transport::{self, Own, PeerTls, TlsError, Transport};
+use crate::transport::{self, Link, Own, PeerServer, PeerTls, TlsError, Transport};
 use crate::wire::{Answer, Call, Hello};
 use crate::{Cluster, Inner, Observer};
 
@@ -59,6 +59,46 @@ pub struct ClusterOptions {
     pub log_keep_entries: u64,
     /// What this node proves itself with.
     pub tls: PeerTls,
+}
+
+/// The same without the network, which is given as a [`Link`], and with what only the simulation
+/// changes.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// This node's number.
+    pub node_id: NodeId,
+    /// The shard.
+    pub shard: ShardId,
+    /// The peer address that others are told.
+    pub peer_addr: String,
+    /// The client address that others are told.
+    pub client_addr: String,
+    /// As in [`ClusterOptions`].
+    pub peers: BTreeMap<NodeId, String>,
+    /// The random id of the data folder.
+    pub store_id: u64,
+    /// Drawn at each start; must differ from the last one's.
+    pub incarnation: u64,
+    /// The replica's own.
+    pub replica: ReplicaOptions,
+}
+
+impl From<&ClusterOptions> for NodeOptions {
+    fn from(options: &ClusterOptions) -> Self {
+        Self {
+            node_id: options.node_id,
+            shard: options.shard,
+            peer_addr: options.peer_addr.clone(),
+            client_addr: options.client_addr.clone(),
+            peers: options.peers.clone(),
+            store_id: options.store_id,
+            incarnation: options.incarnation,
+            replica: ReplicaOptions {
+                log_keep_entries: options.log_keep_entries,
+                ..ReplicaOptions::new(options.node_id)
+            },
+        }
+    }
 }
 
 /// Why a node did not come up.
@@ -123,17 +163,28 @@ impl Cluster {
         disk: Arc<dyn Disk>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
+        let link = transport::bind(options.peer_listen, &options.tls)?;
+        Self::start_on(Arc::new(link), (&options).into(), log, store, disk, observer).await
+    }
+
+    /// Brings the node up on a link of the caller's.
+    ///
+    /// # Errors
+    /// [`StartError::Replica`] if the stored state doesn't allow it.
+    pub async fn start_on(
+        link: Arc<dyn Link>,
+        options: NodeOptions,
+        log: Arc<Log>,
+        store: Arc<Store>,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
         let initialized =
             Arc::new(AtomicBool::new(log.state().last.is_some() || log.state().vote.is_some()));
-        let (endpoint, client) = transport::bind(options.peer_listen, &options.tls)?;
         let own = own(&options, initialized.clone());
-        let transport =
-            Transport::new(endpoint.clone(), client, own.clone(), options.peers.clone());
+        let transport = Transport::new(link.clone(), own.clone(), options.peers.clone());
         let replica = Replica::start(
-            ReplicaOptions {
-                log_keep_entries: options.log_keep_entries,
-                ..ReplicaOptions::new(options.node_id)
-            },
+            options.replica.clone(),
             log,
             store,
             disk,
@@ -156,7 +207,7 @@ impl Cluster {
             observer: observer.clone(),
             senders: Senders::default(),
         };
-        tokio::spawn(transport::serve(endpoint, Arc::new(member)));
+        tokio::spawn(async move { link.serve(PeerServer::new(member)).await });
         let fault = Arc::new(OnceLock::new());
         tokio::spawn(watch_stop(replica.clone(), observer.clone(), fault.clone()));
         tokio::spawn(form(options, replica, transport, own, initialized));
@@ -171,7 +222,7 @@ impl Cluster {
     }
 }
 
-fn own(options: &ClusterOptions, initialized: Arc<AtomicBool>) -> Own {
+fn own(options: &NodeOptions, initialized: Arc<AtomicBool>) -> Own {
     let hello = Hello {
         node_id: options.node_id,
         store_id: options.store_id,
@@ -196,7 +247,7 @@ async fn watch_stop(replica: Replica, observer: Arc<dyn Observer>, fault: Arc<On
 
 /// Forms the cluster if this node is the one to do it, else watches for Raft state to appear.
 async fn form(
-    options: ClusterOptions,
+    options: NodeOptions,
     replica: Replica,
     transport: Transport,
     own: Own,
@@ -225,7 +276,7 @@ async fn form(
 
 /// All members, if all answer and none has any state yet.
 async fn members(
-    options: &ClusterOptions,
+    options: &NodeOptions,
     transport: &Transport,
     own: &Own,
 ) -> Result<BTreeMap<NodeId, MemberNode>, String> {

@@ -13,18 +13,19 @@ use roost_storage::store::Store;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::state_machine::{StateMachine, blocking};
+use crate::host;
+use crate::state_machine::StateMachine;
 use crate::types::TypeConfig;
 
 /// Entries applied since the newest checkpoint that make the next one due.
-const DUE_ENTRIES: u64 = 20_000;
+pub(crate) const DUE_ENTRIES: u64 = 20_000;
 /// Time since the newest checkpoint after which any applied entry makes the next one due.
 const DUE_AFTER: Duration = Duration::from_secs(60);
 /// How often the two are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the store stops, or openraft does.
-pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>) {
+pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>, due_entries: u64) {
     let mut pressure = watch_pressure(store.clone());
     let mut newest = Instant::now();
     let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -37,13 +38,13 @@ pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>)
             },
             _ = tick.tick() => false,
         };
-        if !pressed && !is_due(&store, newest) {
+        if !pressed && !is_due(&store, newest, due_entries) {
             continue;
         }
         if pressed {
             // Not through openraft: it may itself be waiting for an apply that waits for room.
             let working = store.clone();
-            if let Err(error) = blocking(move || working.checkpoint()).await {
+            if let Err(error) = host::blocking(move || working.checkpoint()).await {
                 tracing::error!(%error, "checkpoint failed");
                 return;
             }
@@ -55,16 +56,21 @@ pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>)
     }
 }
 
-fn is_due(store: &Store, newest: Instant) -> bool {
+fn is_due(store: &Store, newest: Instant, due_entries: u64) -> bool {
     let applied = store.applied_state().applied.map_or(0, |position| position.index + 1);
     let written = store.checkpoint_state().applied.map_or(0, |position| position.index + 1);
     let behind = applied.saturating_sub(written);
-    behind >= DUE_ENTRIES || (behind > 0 && newest.elapsed() >= DUE_AFTER)
+    behind >= due_entries || (behind > 0 && newest.elapsed() >= DUE_AFTER)
 }
 
 /// The store's blocking wait, as a channel. The thread ends with the store or the receiver.
 fn watch_pressure(store: Arc<Store>) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
+    if host::is_simulated() {
+        // Such a store relieves its pressure itself.
+        tokio::spawn(async move { sender.closed().await });
+        return receiver;
+    }
     std::thread::spawn(move || {
         while store.wait_for_pressure() {
             // The checkpoint relieves the pressure; until it is done there is nothing to say again.

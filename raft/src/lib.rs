@@ -12,14 +12,16 @@
 //!   [`Fault`](roost_storage::Fault) neither votes nor leads.
 //!
 //! Modules, in reading order: [`types`] (what openraft is told about us), [`log_store`] and
-//! [`state_machine`] (its storage traits), [`wire`] (peer messages as bytes), [`network`] (sending
-//! them), [`snapshot`] (moving a whole state), [`checkpoints`] (when the store writes itself down
-//! and the log is purged), [`replica`] (the handle).
+//! [`state_machine`] (its storage traits), [`host`] (the clock, and where to wait for the disk), [`wire`]
+//! (peer messages as bytes), [`network`] (sending them), [`snapshot`] (moving a whole state),
+//! [`checkpoints`] (when the store writes itself down and the log is purged), [`replica`] (the
+//! handle).
 
 pub mod types;
 
 pub mod log_store;
 pub mod state_machine;
+pub mod host;
 
 pub mod wire;
 

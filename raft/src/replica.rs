@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
@@ -19,10 +18,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::checkpoints;
+use crate::host;
 use crate::log_store::{self, LogStore};
 use crate::network::{Network, PeerTransport};
 use crate::snapshot::{SnapshotData, SnapshotReceiver, SnapshotSource};
-use crate::state_machine::{ApplyObserver, StateMachine, blocking};
+use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
 use crate::wire::{self, Reply, Request};
 
@@ -43,6 +43,8 @@ pub struct ReplicaOptions {
     pub node_id: NodeId,
     /// Entries kept in the log behind the newest checkpoint, for followers that were away.
     pub log_keep_entries: u64,
+    /// Entries applied since the newest checkpoint that make the next one due.
+    pub checkpoint_entries: u64,
     /// The wall clock that stamps proposals, in milliseconds since the Unix epoch.
     pub clock: fn() -> u64,
 }
@@ -50,14 +52,13 @@ pub struct ReplicaOptions {
 impl ReplicaOptions {
     /// The defaults, on the system's clock.
     pub fn new(node_id: NodeId) -> Self {
-        Self { node_id, log_keep_entries: 20_000, clock: system_clock_ms }
+        Self {
+            node_id,
+            log_keep_entries: 20_000,
+            checkpoint_entries: checkpoints::DUE_ENTRIES,
+            clock: host::unix_ms,
+        }
     }
-}
-
-/// The system's clock in milliseconds since the Unix epoch; 0 before it.
-pub fn system_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An applied proposal.
@@ -171,7 +172,7 @@ impl Replica {
         let raft = Raft::new(options.node_id, config, network, LogStore::new(log), machine)
             .await
             .map_err(|error| error.to_string())?;
-        tokio::spawn(checkpoints::run(store.clone(), raft.clone()));
+        tokio::spawn(checkpoints::run(store.clone(), raft.clone(), options.checkpoint_entries));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
         Ok(Self { raft, store, options, receiver, applied: applied_seen })
     }
@@ -356,19 +357,13 @@ impl Replica {
                 .map_or_else(failed, Reply::TransferLeader),
             Request::SnapshotChunk { transfer, offset, bytes } => {
                 let receiver = self.receiver.clone();
-                let taken =
-                    tokio::task::spawn_blocking(move || receiver.chunk(transfer, offset, &bytes))
-                        .await;
-                taken
-                    .map_err(std::io::Error::other)
-                    .flatten()
+                host::blocking(move || receiver.chunk(transfer, offset, &bytes))
+                    .await
                     .map_or_else(failed, |()| Reply::SnapshotChunk)
             }
             Request::SnapshotInstall { transfer, len, vote, last, membership } => {
                 let receiver = self.receiver.clone();
-                let finished =
-                    tokio::task::spawn_blocking(move || receiver.finish(transfer, len)).await;
-                let path = match finished.map_err(std::io::Error::other).flatten() {
+                let path = match host::blocking(move || receiver.finish(transfer, len)).await {
                     Ok(path) => path,
                     Err(error) => return failed(error),
                 };
@@ -391,7 +386,7 @@ impl Replica {
             tracing::warn!(%error, "the replica did not stop cleanly");
         }
         let store = self.store.clone();
-        if let Err(error) = blocking(move || store.checkpoint().map(drop)).await {
+        if let Err(error) = host::blocking(move || store.checkpoint().map(drop)).await {
             tracing::warn!(%error, "no checkpoint at the end");
         }
         self.store.stop();

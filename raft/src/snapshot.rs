@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use roost_storage::fs::{Disk, DiskFile, OpenMode};
 use roost_storage::store::{AppliedState, SnapshotFile, Store};
 use tokio::time::Instant;
 
+use crate::host;
 use crate::network::{Peer, TransportError};
 use crate::types::{StoredMembership, TypeConfig, Vote, log_id};
 use crate::wire::{self, Reply, Request, SNAPSHOT_CHUNK_BYTES};
@@ -53,12 +55,14 @@ pub struct SnapshotSource {
     disk: Arc<dyn Disk>,
     /// Held from writing the file until it is open, so that no other transfer replaces it between.
     export: Arc<tokio::sync::Mutex<()>>,
+    /// Transfers begun.
+    transfers: Arc<AtomicU64>,
 }
 
 impl SnapshotSource {
     /// A store, and the disk that it keeps its files on.
     pub fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
-        Self { store, disk, export: Arc::default() }
+        Self { store, disk, export: Arc::default(), transfers: Arc::default() }
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -81,14 +85,14 @@ impl SnapshotSource {
     async fn open_newest(&self) -> io::Result<(SnapshotFile, Arc<dyn DiskFile>)> {
         let _exporting = self.export.lock().await;
         let (store, disk) = (self.store.clone(), self.disk.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = host::blocking(move || {
             let snapshot = store.export_snapshot()?;
             let file = disk
                 .open(&snapshot.path, OpenMode::Existing)
                 .map_err(|error| Fault::io("open snapshot", error))?;
             Ok::<_, Fault>((snapshot, file))
         });
-        Ok(opened.await.map_err(io::Error::other)??)
+        opened.await
     }
 
     pub(crate) async fn send(
@@ -98,7 +102,9 @@ impl SnapshotSource {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let local = |error: io::Error| StreamingError::Unreachable(Unreachable::new(&error));
         let (snapshot, file) = self.open_newest().await.map_err(local)?;
-        let transfer = vote.leader_id.term << 32 | u64::from(std::process::id());
+        // Unique: a term has one leader, and a leader that restarts needs a new term to lead.
+        let count = self.transfers.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX);
+        let transfer = vote.leader_id.term << 32 | count;
         let mut offset = 0;
         while offset < snapshot.len {
             let bytes = read_chunk(file.clone(), offset, snapshot.len).await.map_err(local)?;
@@ -125,12 +131,12 @@ impl SnapshotSource {
 
 async fn read_chunk(file: Arc<dyn DiskFile>, offset: u64, len: u64) -> io::Result<Bytes> {
     let size = (len - offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
-    let read = tokio::task::spawn_blocking(move || {
+    let read = host::blocking(move || {
         let mut buffer = vec![0; size];
         file.read_at(offset, &mut buffer)?;
         Ok::<_, io::Error>(Bytes::from(buffer))
     });
-    read.await.map_err(io::Error::other)?
+    read.await
 }
 
 async fn call(

@@ -16,6 +16,7 @@ use roost_storage::store::{AppliedState, Payload, Store};
 use roost_storage::{Fault, codec};
 use tokio::sync::watch;
 
+use crate::host;
 use crate::snapshot::{SnapshotData, SnapshotSource, membership_of};
 use crate::types::{Entry, LogId, Response, StoredMembership, TypeConfig, log_id, position};
 
@@ -102,13 +103,6 @@ fn snapshot_meta(state: &AppliedState) -> io::Result<SnapshotMetaOf<TypeConfig>>
     })
 }
 
-/// Runs blocking store work off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> io::Result<T> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
-}
-
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = Self;
@@ -126,7 +120,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
             let machine = self.clone();
-            blocking(move || machine.apply_chunk(chunk)).await?;
+            host::blocking(move || machine.apply_chunk(chunk)).await?;
         }
         Ok(())
     }
@@ -149,7 +143,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             SnapshotData::Checkpoint(source) => self.source.copy_from(&source).await?,
         };
         let store = self.store().clone();
-        let state = blocking(move || store.import_snapshot(&path)).await?;
+        let state = host::blocking(move || store.import_snapshot(&path)).await?;
         if state.applied.map(log_id) != meta.last_log_id {
             return Err(
                 Fault::corrupt("the snapshot file is not the one that was announced").into()
@@ -173,7 +167,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     /// A checkpoint is the snapshot.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let store = self.store().clone();
-        let state = blocking(move || store.checkpoint()).await?;
+        let state = host::blocking(move || store.checkpoint()).await?;
         Ok(SnapshotOf::<TypeConfig, _> {
             meta: snapshot_meta(&state)?,
             snapshot: SnapshotData::Checkpoint(self.source.clone()),

@@ -7,7 +7,7 @@
 //! may go to any node at any time.
 //!
 //! Reading order: [`options`], [`hub`] (who is connected, and waking them), [`session`],
-//! [`commands`], [`reads`], then the transports and HTTP.
+//! [`commands`], [`reads`], then the transports and HTTP, and [`local`] for the simulation.
 
 mod options;
 mod hub;
@@ -23,6 +23,7 @@ mod admission;
 mod ws;
 mod quic;
 mod http;
+mod local;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +43,7 @@ use metrics::Metrics;
 use reads::Reads;
 
 pub use hub::Hub;
+pub use local::LocalEdge;
 pub use options::EdgeOptions;
 pub(crate) use process::cpu_seconds;
 

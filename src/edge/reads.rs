@@ -6,9 +6,11 @@
 //! run at once is bounded, and so is what one of them holds: pages are gathered in small pieces
 //! until a frame is full.
 
+use std::io;
 use std::sync::Arc;
 
 use roost_cluster::Cluster;
+use roost_cluster::host::{self, unix_ms};
 use roost_protocol::limits::{DEFAULT_PAGE, MAX_PAGE};
 use roost_protocol::reply::{ConversationsPage, HistoryPage, Page};
 use roost_protocol::request::{Conversations, History, Pull};
@@ -23,7 +25,6 @@ use tokio::time::Instant;
 use super::convert::{conversation_id, item_out, message_out, summary_out};
 use super::errors::{bad_request, error, fault, submit_error};
 use super::session::event::{PushPage, Query};
-use crate::auth::unix_ms;
 
 /// How far below the tail a page may begin to be read in place.
 const NEAR: u64 = 64;
@@ -173,7 +174,7 @@ impl Reads {
     ) -> Result<T, ErrorBody> {
         let _permit = self.blocking.acquire().await;
         let store = Arc::clone(self.cluster.store());
-        match tokio::task::spawn_blocking(move || query(&store)).await {
+        match host::blocking(move || Ok::<_, io::Error>(query(&store))).await {
             Ok(found) => found.map_err(|why| fault(&why)),
             Err(why) => {
                 tracing::error!(%why, "a read ended early");

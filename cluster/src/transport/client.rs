@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint};
 use roost_raft::{MemberNode, NodeId, TransportError};
 use roost_storage::codec;
 use tokio::time::{Instant, timeout_at};
 
-use super::tls::node_name;
-use super::{CLOSE_REFUSED, CLOSE_SHUTDOWN, CLOSE_SILENT, Own, check_store};
-use crate::wire::{self, Answer, Call, Hello, MAX_FRAME_BYTES};
+use super::link::{Link, LinkClose, LinkConnection};
+use super::{Own, check_store};
+use crate::wire::{self, Answer, Call, Hello};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,8 +25,7 @@ pub(crate) struct Transport {
 }
 
 struct Inner {
-    endpoint: Endpoint,
-    config: quinn::ClientConfig,
+    link: Arc<dyn Link>,
     own: Own,
     /// Addresses from this node's configuration; they win over the membership's.
     configured: BTreeMap<NodeId, String>,
@@ -42,21 +39,14 @@ struct Peer {
 }
 
 struct Live {
-    connection: Connection,
+    connection: Arc<dyn LinkConnection>,
     hello: Hello,
     last_answer: Mutex<Instant>,
 }
 
 impl Transport {
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        config: quinn::ClientConfig,
-        own: Own,
-        configured: BTreeMap<NodeId, String>,
-    ) -> Self {
-        Self {
-            inner: Arc::new(Inner { endpoint, config, own, configured, peers: Mutex::default() }),
-        }
+    pub(crate) fn new(link: Arc<dyn Link>, own: Own, configured: BTreeMap<NodeId, String>) -> Self {
+        Self { inner: Arc::new(Inner { link, own, configured, peers: Mutex::default() }) }
     }
 
     /// Where a peer is: as configured, else as the membership has it.
@@ -82,14 +72,14 @@ impl Transport {
             .await
             .map_err(|_| unreachable("no connection in time".to_owned()))?
             .map_err(unreachable)?;
-        let result = match timeout_at(deadline, exchange(&live.connection, &bytes)).await {
+        let result = match timeout_at(deadline, live.connection.exchange(&bytes)).await {
             Ok(result) => result,
             Err(_) => Err(TransportError::Timeout),
         };
         match &result {
             Ok(_) => *live.last_answer.lock() = Instant::now(),
             Err(TransportError::Timeout) if live.last_answer.lock().elapsed() < SILENCE => {}
-            Err(_) => live.connection.close(CLOSE_SILENT, b"no answers"),
+            Err(_) => live.connection.close(LinkClose::Silent),
         }
         wire::decode("peer answer", &result?)
             .map_err(|error| TransportError::Lost(error.to_string()))
@@ -115,7 +105,7 @@ impl Transport {
     ) -> Result<Arc<Live>, String> {
         let peer = self.inner.peers.lock().entry(target).or_default().clone();
         let mut slot = peer.live.lock().await;
-        if let Some(live) = slot.as_ref().filter(|live| live.connection.close_reason().is_none()) {
+        if let Some(live) = slot.as_ref().filter(|live| !live.connection.is_closed()) {
             return Ok(live.clone());
         }
         *slot = None;
@@ -134,32 +124,18 @@ impl Transport {
         node: Option<&MemberNode>,
         address: &str,
     ) -> Result<Arc<Live>, String> {
-        let resolved = tokio::net::lookup_host(address)
-            .await
-            .map_err(|error| format!("{address}: {error}"))?;
-        // The endpoint's socket has one address family.
-        let ipv4 = self.inner.endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
-        let address = resolved
-            .into_iter()
-            .find(|found| found.is_ipv4() == ipv4)
-            .ok_or_else(|| format!("{address} has no usable address"))?;
-        let connecting = self
-            .inner
-            .endpoint
-            .connect_with(self.inner.config.clone(), address, &node_name(target))
-            .map_err(|error| error.to_string())?;
-        let connection = connecting.await.map_err(|error| error.to_string())?;
-        let hello = match greet(&connection, &(self.inner.own.hello)()).await {
+        let connection = self.inner.link.connect(target, address).await?;
+        let hello = match greet(&*connection, &(self.inner.own.hello)()).await {
             Ok(hello) => hello,
             Err(reason) => {
-                connection.close(CLOSE_REFUSED, b"greeting failed");
+                connection.close(LinkClose::Refused);
                 return Err(reason);
             }
         };
         let expected =
             node.map(|node| BTreeMap::from([(target, node.clone())])).unwrap_or_default();
         if let Err(reason) = check_store(&expected, &hello) {
-            connection.close(CLOSE_REFUSED, b"another data folder");
+            connection.close(LinkClose::Refused);
             tracing::error!(peer = target, "{reason}");
             return Err(reason);
         }
@@ -172,35 +148,21 @@ impl Transport {
         let Some(peer) = peer else { return };
         let mut slot = peer.live.lock().await;
         if let Some(live) = slot.take_if(|live| live.hello.incarnation != hello.incarnation) {
-            live.connection.close(CLOSE_SILENT, b"restarted");
+            live.connection.close(LinkClose::Silent);
         }
     }
 
     pub(crate) async fn close(&self) {
-        self.inner.endpoint.close(CLOSE_SHUTDOWN, b"shutting down");
-        // Bounded: a peer that is gone must not hold up the end.
-        let _ =
-            tokio::time::timeout(Duration::from_millis(500), self.inner.endpoint.wait_idle()).await;
+        self.inner.link.close().await;
     }
 }
 
-async fn greet(connection: &Connection, own: &Hello) -> Result<Hello, String> {
+async fn greet(connection: &dyn LinkConnection, own: &Hello) -> Result<Hello, String> {
     let bytes = codec::encode(&Call::Hello(own.clone()));
-    let answer = exchange(connection, &bytes).await.map_err(|error| error.to_string())?;
+    let answer = connection.exchange(&bytes).await.map_err(|error| error.to_string())?;
     match wire::decode("peer answer", &answer).map_err(|error| error.to_string())? {
         Answer::Hello(hello) => Ok(hello),
         Answer::Refused(reason) => Err(reason),
         _ => Err("unexpected answer to the greeting".to_owned()),
     }
-}
-
-async fn exchange(connection: &Connection, request: &[u8]) -> Result<Bytes, TransportError> {
-    let lost = |error: String| TransportError::Lost(error);
-    let (mut send, mut receive) =
-        connection.open_bi().await.map_err(|error| lost(error.to_string()))?;
-    send.write_all(request).await.map_err(|error| lost(error.to_string()))?;
-    send.finish().map_err(|error| lost(error.to_string()))?;
-    let answer =
-        receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| lost(error.to_string()))?;
-    Ok(answer.into())
 }

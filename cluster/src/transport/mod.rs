@@ -7,8 +7,13 @@
 //!
 //! A call honours its deadline. A connection over which nothing came back for a while is dropped,
 //! so that a peer that was killed and restarted is found again at once.
+//!
+//! In reading order: `link` (what is needed of the network), `client` (calling peers over any
+//! link), then QUIC's: `quic`, `server`, `tls`.
 
+mod link;
 mod client;
+mod quic;
 mod server;
 mod tls;
 
@@ -21,7 +26,8 @@ use quinn::{Endpoint, TransportConfig, VarInt};
 use roost_raft::{MemberNode, NodeId};
 
 pub(crate) use client::Transport;
-pub(crate) use server::{Handler, serve};
+pub use link::{Link, LinkClose, LinkConnection, PeerServer};
+pub(crate) use quic::QuicLink;
 pub use tls::{PeerTls, TlsError};
 
 use crate::wire::Hello;
@@ -50,10 +56,7 @@ pub(crate) struct Own {
 }
 
 /// Binds the peer port.
-pub(crate) fn bind(
-    listen: SocketAddr,
-    tls: &PeerTls,
-) -> Result<(Endpoint, quinn::ClientConfig), TlsError> {
+pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<QuicLink, TlsError> {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
@@ -69,7 +72,7 @@ pub(crate) fn bind(
     client.transport_config(transport);
     let endpoint =
         Endpoint::server(server, listen).map_err(|error| TlsError::Bind(listen, error))?;
-    Ok((endpoint, client))
+    Ok(QuicLink::new(endpoint, client))
 }
 
 /// Whether a data folder is the one that the membership names for this node.

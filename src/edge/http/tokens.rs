@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use roost_cluster::host::unix_ms;
 use roost_protocol::{CompactString, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ApiError;
 use super::input::JsonBody;
-use crate::auth::{Grant, unix_ms};
+use crate::auth::Grant;
 use crate::edge::Context;
 use crate::edge::convert::{device_id, user_id};
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use roost_cluster::host::unix_ms;
 use roost_cluster::{ClaimTime, Committed, SubmitError};
 use roost_protocol::limits::{Limits, window_size};
 use roost_protocol::reply::Connected;
@@ -13,7 +14,7 @@ use roost_storage::model::{DeviceId, DeviceKind, UserId};
 use tokio::time::Instant;
 
 use super::event::Admission;
-use crate::auth::{Identity, unix_ms};
+use crate::auth::Identity;
 use crate::edge::Context;
 use crate::edge::convert::{device_id, device_kind};
 use crate::edge::errors::{bad_request, error, fault, submit_error, unexpected_reply};

@@ -136,17 +136,41 @@ pub struct Log {
 impl Log {
     /// Opens or makes the log in `dir` of `disk`, and replays it.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Self, Fault> {
-        let segments = Segments::new(disk, dir, options.segment_bytes);
-        let Recovered { index, ledger, segments: open, active, next_sequence, chain } =
-            recovery::recover(&segments, options.cache_bytes)?;
-        let shared = Arc::new(Shared::new(index, open));
-        let writer =
-            Writer::new(shared.clone(), segments.clone(), active, ledger, (next_sequence, chain));
+        let (mut log, writer) = Self::recover(disk, dir, options, Queue::default())?;
         let thread = std::thread::Builder::new().name("roost-log".into());
         let writer = thread
             .spawn(|| writer.run())
             .map_err(|source| Fault::io("start the log's thread", source))?;
-        Ok(Self { shared, segments, order: Mutex::new(()), writer: Some(writer) })
+        log.writer = Some(writer);
+        Ok(log)
+    }
+
+    /// Opens the log without a thread, for the simulation: nothing is written until the
+    /// [`LogDriver`] is told to. `wake` is called whenever something waits that must be durable.
+    /// Bounds of what waits are the caller's then, and dropping the log writes nothing.
+    pub fn open_driven(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Self, LogDriver), Fault> {
+        let (log, writer) = Self::recover(disk, dir, options, Queue::driven(Box::new(wake)))?;
+        Ok((log, LogDriver { writer }))
+    }
+
+    fn recover(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        queue: Queue,
+    ) -> Result<(Self, Writer), Fault> {
+        let segments = Segments::new(disk, dir, options.segment_bytes);
+        let Recovered { index, ledger, segments: open, active, next_sequence, chain } =
+            recovery::recover(&segments, options.cache_bytes)?;
+        let shared = Arc::new(Shared::new(index, open, queue));
+        let writer =
+            Writer::new(shared.clone(), segments.clone(), active, ledger, (next_sequence, chain));
+        Ok((Self { shared, segments, order: Mutex::new(()), writer: None }, writer))
     }
 
     /// What the log holds now.
@@ -270,6 +294,18 @@ impl Drop for Log {
     }
 }
 
+/// Writes for a log that has no thread of its own.
+pub struct LogDriver {
+    writer: Writer,
+}
+
+impl LogDriver {
+    /// Writes and syncs what waits as one frame, and tells the callers.
+    pub fn write_waiting(&mut self) {
+        self.writer.write_waiting();
+    }
+}
+
 /// What callers and writer share.
 #[derive(Debug)]
 struct Shared {
@@ -289,9 +325,9 @@ struct Inner {
 }
 
 impl Shared {
-    fn new(index: Index, segments: BTreeMap<u32, OpenSegment>) -> Self {
+    fn new(index: Index, segments: BTreeMap<u32, OpenSegment>, queue: Queue) -> Self {
         let inner = Inner { index, segments, stopped: None, syncs: 0, written_bytes: 0 };
-        Self { queue: Queue::default(), inner: Mutex::new(inner) }
+        Self { queue, inner: Mutex::new(inner) }
     }
 
     fn add_segment(&self, number: u32, file: Arc<dyn DiskFile>, len: u64) {

@@ -37,19 +37,31 @@ struct Waiting {
     closed: bool,
 }
 
+/// Told that a call waits which must be durable.
+pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+
 /// The queue.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     filled: Condvar,
     emptied: Condvar,
+    /// Whoever takes without waiting; then nobody waits for room either, since the one who makes
+    /// room may be on the same thread.
+    wake: Option<Wake>,
 }
 
 impl Queue {
+    /// A queue whose taker is told by `wake`, and never waits.
+    pub(super) fn driven(wake: Wake) -> Self {
+        Self { wake: Some(wake), ..Self::default() }
+    }
+
     /// Adds a call behind all others, once there is room; gives it back if the queue is closed.
     pub(super) fn push(&self, call: Call) -> Result<(), Call> {
         let mut waiting = self.waiting.lock();
-        while !waiting.closed
+        while self.wake.is_none()
+            && !waiting.closed
             && (waiting.bytes >= MAX_WAITING_BYTES || waiting.calls.len() >= MAX_WAITING_CALLS)
         {
             self.emptied.wait(&mut waiting);
@@ -66,6 +78,7 @@ impl Queue {
         waiting.calls.push(call);
         if waiting.urgent {
             self.filled.notify_one();
+            self.wake.iter().for_each(|wake| wake());
         }
         Ok(())
     }
@@ -77,6 +90,16 @@ impl Queue {
         while !waiting.urgent && !waiting.closed {
             self.filled.wait(&mut waiting);
         }
+        self.empty(&mut waiting)
+    }
+
+    /// Takes all that are there if one of them must be durable or the queue is closed.
+    pub(super) fn try_take(&self) -> Option<Vec<Call>> {
+        let mut waiting = self.waiting.lock();
+        if waiting.urgent || waiting.closed { self.empty(&mut waiting) } else { None }
+    }
+
+    fn empty(&self, waiting: &mut Waiting) -> Option<Vec<Call>> {
         let calls = std::mem::take(&mut waiting.calls);
         waiting.bytes = 0;
         waiting.urgent = false;

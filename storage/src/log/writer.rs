@@ -66,11 +66,22 @@ impl Writer {
     /// Writes until the queue is closed and empty, or a fault.
     pub(super) fn run(mut self) {
         while let Some(calls) = self.shared.queue.take() {
-            let mut calls = calls.into_iter();
-            let written = calls.try_for_each(|call| self.stage(call)).and_then(|()| self.flush());
-            if let Err(fault) = written {
-                self.stop(fault, calls);
-            }
+            self.write(calls);
+        }
+    }
+
+    /// Writes what waits now, if any of it must be durable; does not wait for more.
+    pub(super) fn write_waiting(&mut self) {
+        if let Some(calls) = self.shared.queue.try_take() {
+            self.write(calls);
+        }
+    }
+
+    fn write(&mut self, calls: Vec<Call>) {
+        let mut calls = calls.into_iter();
+        let written = calls.try_for_each(|call| self.stage(call)).and_then(|()| self.flush());
+        if let Err(fault) = written {
+            self.stop(fault, calls);
         }
     }
 
@@ -165,6 +176,7 @@ impl Writer {
 
     fn stop(&mut self, fault: Fault, rest: impl Iterator<Item = Call>) {
         let reason = self.shared.stop(&fault);
+        // Closed by now, so that taking never waits.
         let later = std::iter::from_fn(|| self.shared.queue.take()).flatten();
         let waiting = self.waiting.drain(..).chain(rest.chain(later).filter_map(|call| call.done));
         let mut fault = Some(fault);

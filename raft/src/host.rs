@@ -1,0 +1,47 @@
+//! What a node takes from its host: a wall clock, and threads that may wait for the disk.
+//!
+//! In the simulation all nodes run on one thread, in an order that a seed decides. The simulator
+//! then sets the clock of the node whose turn it is, and what may wait is done in place.
+
+use std::cell::Cell;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    static SIMULATED_MS: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// From now on this thread is simulated, and its clock stands here, in milliseconds since the Unix
+/// epoch.
+pub fn simulate(unix_ms: u64) {
+    SIMULATED_MS.set(Some(unix_ms));
+}
+
+/// Whether this thread is simulated.
+pub fn is_simulated() -> bool {
+    SIMULATED_MS.get().is_some()
+}
+
+/// The wall clock, in milliseconds since the Unix epoch; 0 before it.
+pub fn unix_ms() -> u64 {
+    SIMULATED_MS.get().unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Runs work where it may wait for the disk.
+///
+/// # Errors
+/// The work's own; another one if the runtime ends meanwhile.
+pub async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> io::Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    io::Error: From<E>,
+{
+    if is_simulated() {
+        return Ok(work()?);
+    }
+    Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+}
