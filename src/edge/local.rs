@@ -33,8 +33,8 @@ impl LocalEdge {
             cluster,
             hub,
             auth,
+            metrics: Metrics::new(options.data.clone()),
             options,
-            metrics: Metrics::new(),
             shutdown: watch::Sender::new(false),
         };
         Self { context: Arc::new(context) }

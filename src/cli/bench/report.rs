@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::costs::{Costs, NodeCosts};
 use super::tally::{LatencySummary, Tally};
 use super::workload::Group;
-use crate::auth::unix_ms;
 use crate::cli::output::{number, say};
+use roost_cluster::host::unix_ms;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
