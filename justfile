@@ -48,3 +48,8 @@ clients:
 # The container image and the three-node compose file, really built and run. As root.
 docker:
     docker/check
+
+# Real nodes in network namespaces through kills, pauses, partitions and more, and the verdict on
+# what clients saw (`docs/reliability.md`). As root: `just jepsen --time 10m --faults all`.
+jepsen *ARGS:
+    cargo run --release --locked -p roost-jepsen -- run {{ ARGS }}

@@ -22,7 +22,7 @@ struct Package {
     must_not_use: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 7] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "roost-storage",
         folder: "storage/",
@@ -61,6 +61,13 @@ const PACKAGES: [Package; 7] = [
         // It judges what clients saw, so it knows what clients know.
         may_import: &["roost-protocol"],
         must_not_use: &["tokio", "quinn"],
+    },
+    Package {
+        name: "roost-jepsen",
+        folder: "tests/jepsen/",
+        // It starts the server as a program, and knows it as clients do.
+        may_import: &["roost-client", "roost-checker"],
+        must_not_use: &[],
     },
     Package {
         name: "roost",

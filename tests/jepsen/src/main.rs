@@ -1,0 +1,48 @@
+//! Real nodes, real faults: starts a cluster of `roost serve` processes, each in a network namespace
+//! of its own, drives clients over QUIC and WebSocket against all of them, makes faults, then reads
+//! everything and has the history checked against the promises.
+//!
+//! Everything lives in namespaces that belong to this process tree (`sandbox`): processes, mounts
+//! and networks end with it, also when it is killed. What is left is a scratch folder, which the
+//! next run or `clean` removes.
+//!
+//! Reading order: `sandbox`, `network`, `cluster`, `recorder`, `clients`, `nemesis`, `finish`,
+//! `run`.
+
+mod clients;
+mod cluster;
+mod finish;
+mod nemesis;
+mod network;
+mod options;
+mod recorder;
+mod run;
+mod sandbox;
+mod shell;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+use options::{Arguments, Command};
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Clean => {
+            sandbox::clean()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(options) => {
+            if !sandbox::inside() {
+                // Does not return: this process becomes the sandbox's keeper.
+                return Err(sandbox::enter(options.binary()?));
+            }
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            runtime.block_on(run::run(options))
+        }
+    }
+}
