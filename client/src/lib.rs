@@ -39,3 +39,4 @@ pub use error::{ClientError, CloseReason};
 pub use items::{Delivery, Items};
 pub use options::{ConnectOptions, Endpoint, InvalidEndpoint, Transport, Trust};
 pub use roost_protocol as protocol;
+pub use transport::QuicSocket;

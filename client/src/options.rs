@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use roost_protocol::{Device, DeviceKind, Encoding, Token, limits};
 
+use crate::transport::QuicSocket;
+
 /// A node's client address: one port, TCP for WebSocket and UDP for QUIC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -122,6 +124,8 @@ pub struct ConnectOptions {
     pub keep_alive: Duration,
     /// Silence after which the connection counts as dead.
     pub idle_timeout: Duration,
+    /// A socket that QUIC connections share; by default each has its own.
+    pub socket: Option<QuicSocket>,
 }
 
 impl ConnectOptions {
@@ -141,6 +145,7 @@ impl ConnectOptions {
             call_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_millis(limits::KEEP_ALIVE_MS),
             idle_timeout: Duration::from_millis(limits::IDLE_TIMEOUT_MS),
+            socket: None,
         }
     }
 }

@@ -46,6 +46,38 @@ fn a_short_run_over_either_transport_tells_rates_latencies_and_costs() {
 }
 
 #[test]
+fn sends_that_are_due_by_the_clock_keep_their_rate() {
+    let node = Node::start();
+    let run = bench(&node, &["--rate=200", "--seconds=1"]);
+    assert_eq!((&run["errors"], &run["rate"]), (&0.into(), &200.0.into()), "{run}");
+    // Two hundred are due within the measured second, whatever the machine: each is counted.
+    assert_eq!(run["lat"]["count"], 200);
+    assert_eq!(run["all_sends"], 220);
+}
+
+#[test]
+fn every_phase_tells_its_figures() {
+    let node = Node::start();
+    let run = bench(&node, &["--phase=push,pull,connect", "--readers=3", "--connections=8"]);
+    assert_eq!(run["sends_per_s"], Value::Null);
+    let (push, pull, connect) = (&run["push"], &run["pull"], &run["connect"]);
+    assert!(push["pushes_per_s"].as_f64().unwrap() > 0.0, "{run}");
+    for latency in ["ack_to_push", "send_to_push", "lat"] {
+        assert_eq!(push[latency]["count"], push["lat"]["count"], "{run}");
+    }
+    assert!(pull["pulls_per_s"].as_f64().unwrap() > 0.0, "{run}");
+    assert_eq!(
+        (&pull["short"], &pull["n"], &pull["concurrency"]),
+        (&0.into(), &50.into(), &3.into())
+    );
+    assert_eq!((&connect["opened"], &connect["alive"]), (&8.into(), &8.into()));
+    for phase in [push, pull, connect] {
+        assert_eq!(phase["errors"], 0, "{run}");
+        assert!(phase["cpu_servers_pct"][0].is_number(), "{run}");
+    }
+}
+
+#[test]
 fn a_repeated_run_finds_the_conversations_of_the_one_before() {
     let node = Node::start();
     let conversations = || -> u64 {
@@ -66,7 +98,7 @@ fn the_table_says_what_the_run_was() {
     let table =
         node.lines(&["bench", "--users=20", "--concurrency=2", "--seconds=0.3", "--warmup=0"]);
     assert!(table[0].starts_with("20 users, group mix, 200 bytes, 2 in flight"), "{table:?}");
-    assert!(table.iter().any(|line| line.starts_with("send ")), "{table:?}");
+    assert!(table.iter().any(|line| line.starts_with("send: ")), "{table:?}");
     assert!(table.iter().any(|line| line.contains("leads")), "{table:?}");
 }
 
@@ -79,6 +111,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
         "--body=65537",
         "--seconds=x",
         "--phase=nonsense",
+        "--rate=0",
         "--concurrency=0",
     ] {
         let output = node.run(&["bench", wrong]);

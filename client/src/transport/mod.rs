@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use roost_protocol::{Encoding, Operation, RequestRef};
 
+pub use quic::QuicSocket;
+
 use crate::error::{ClientError, CloseReason};
 use crate::options::{ConnectOptions, Transport};
 

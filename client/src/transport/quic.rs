@@ -33,18 +33,56 @@ pub(crate) struct QuicSource {
     buffer: BytesMut,
 }
 
-pub(super) async fn open(options: &ConnectOptions) -> Result<(QuicSink, QuicSource), ClientError> {
-    // Unlike TCP, UDP does not tell that nobody is there: one address has to do.
-    let addresses = resolve(options).await?;
-    let address = *addresses.first().ok_or_else(|| connect_error(options, &"no address"))?;
+/// A UDP socket that many QUIC connections share, instead of one for each.
+///
+/// They also share what the options that it was opened with say of trust, server name and times.
+#[derive(Clone)]
+pub struct QuicSocket {
+    endpoint: quinn::Endpoint,
+    config: ClientConfig,
+}
+
+impl QuicSocket {
+    /// Opens a socket for connections to nodes of the same address family as the options' endpoint.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] for a trust that cannot be used, [`ClientError::Connect`] if the
+    /// system refuses the socket.
+    pub async fn open(options: &ConnectOptions) -> Result<Self, ClientError> {
+        let addresses = resolve(options).await?;
+        let address = *addresses.first().ok_or_else(|| connect_error(options, &"no address"))?;
+        Ok(Self { endpoint: endpoint_for(options, address)?, config: client_config(options)? })
+    }
+}
+
+impl std::fmt::Debug for QuicSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("QuicSocket")
+    }
+}
+
+fn endpoint_for(
+    options: &ConnectOptions,
+    address: SocketAddr,
+) -> Result<quinn::Endpoint, ClientError> {
     let local: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let endpoint = quinn::Endpoint::client(SocketAddr::new(local, 0))
-        .map_err(|error| connect_error(options, &error))?;
+    quinn::Endpoint::client(SocketAddr::new(local, 0))
+        .map_err(|error| connect_error(options, &error))
+}
+
+pub(super) async fn open(options: &ConnectOptions) -> Result<(QuicSink, QuicSource), ClientError> {
+    // Unlike TCP, UDP does not tell that nobody is there: one address has to do.
+    let addresses = resolve(options).await?;
+    let address = *addresses.first().ok_or_else(|| connect_error(options, &"no address"))?;
+    let (endpoint, config) = match &options.socket {
+        Some(shared) => (shared.endpoint.clone(), shared.config.clone()),
+        None => (endpoint_for(options, address)?, client_config(options)?),
+    };
     let connection = endpoint
-        .connect_with(client_config(options)?, address, &options.server_name)
+        .connect_with(config, address, &options.server_name)
         .map_err(|error| connect_error(options, &error))?
         .await
         .map_err(|error| connect_error(options, &error))?;

@@ -1,8 +1,9 @@
 //! `roost bench`: load on a cluster, and what it bears.
 //!
 //! [`workload`] says who talks to whom, [`session`] connects, [`prepare`] makes the conversations.
-//! Then come the phases: [`send`]. [`window`] says when they measure, [`tally`] what they count,
-//! [`costs`] what it cost the nodes; [`progress`] shows it while it runs, [`report`] at the end.
+//! [`stage`] is what the phases stand on; then they come: [`send`] (by the clock in [`open_loop`]),
+//! [`push`], [`pull`], [`connect`]. [`window`] says when they measure, [`tally`] what they count,
+//! [`costs`] and [`usage`] what it cost; [`progress`] shows it while it runs, [`report`] at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use roost_client::protocol::limits::MAX_BODY_BYTES;
 use roost_client::{Endpoint, Transport, Trust};
-use tokio::time::sleep;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::output::say;
 use super::target::{Link, Target};
@@ -22,23 +23,28 @@ mod session;
 mod costs;
 mod progress;
 mod window;
+mod usage;
+mod stage;
 mod prepare;
 mod send;
+mod open_loop;
+mod push;
+mod pull;
+mod connect;
 mod report;
 
 use costs::Meter;
-use progress::Progress;
-use report::{Report, SendReport, Setting};
-use send::Senders;
-use session::Nodes;
-use tally::Counters;
-use window::Window;
+use report::{Outcome, Setting};
+use session::{Nodes, Session};
+use stage::Stage;
 use workload::{Group, Workload};
 
 /// Most senders, connections and users that are accepted: beyond, it is a typing error.
 const MOST: usize = 10_000_000;
-/// What is written behind gets this long to reach the disk before space is looked at.
-const SETTLE: Duration = Duration::from_millis(1_200);
+/// Connections that send if nothing else is said, unless there are fewer senders.
+const DEFAULT_SENDING: usize = 64;
+/// Connections that the phase `connect` opens if nothing else is said.
+const DEFAULT_IDLE: usize = 1_000;
 
 /// Put load on a cluster and measure it
 ///
@@ -51,7 +57,9 @@ const SETTLE: Duration = Duration::from_millis(1_200);
 #[command(after_help = "\
 Examples:
   roost bench --seconds 5
-  roost bench --group 100 --concurrency 256 --websocket --json
+  roost bench --phase send,push,pull --group 10 --json
+  roost bench --rate 5000 --seconds 30               sends that are due by the clock
+  roost bench --phase connect --connections 20000 --websocket --nodes 1
   roost bench --addr 10.0.0.1:7070,10.0.0.2:7070 --keys ./keys")]
 pub(crate) struct Bench {
     /// What to measure, in this order
@@ -66,12 +74,20 @@ pub(crate) struct Bench {
     /// Members of a conversation; mix: half the sends to 2, half to 10
     #[arg(long, value_name = "N|mix", default_value = "mix")]
     group: Group,
-    /// Sends in flight at a time, or readers
+    /// Senders, each with one send in flight; in other phases pairs, or connections opened at a time
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = count)]
     concurrency: usize,
-    /// Connections that send, each one user's [default: one for each sender, at most 64]
+    /// Connections that send, each one user's [default: one for each sender, at most 64], or that
+    /// `connect` opens [default: 1000]
     #[arg(long, value_name = "N", value_parser = count)]
     connections: Option<usize>,
+    /// Sends a second, due by the clock; latency counts from when each was due [default: each sender
+    /// sends when its last is acknowledged]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    rate: Option<f64>,
+    /// Readers of `pull`, each with one pull in flight
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = count)]
+    readers: usize,
     /// Which of the nodes to connect to, by their place in the list of addresses, from 1 [default: all]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     nodes: Vec<usize>,
@@ -98,6 +114,12 @@ pub(crate) struct Bench {
 enum Phase {
     /// Messages, from sending to acknowledgement
     Send,
+    /// Messages, from acknowledgement to a session at another node
+    Push,
+    /// Reading the newest 50 items of a queue
+    Pull,
+    /// Connections that do nothing
+    Connect,
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -110,6 +132,11 @@ fn body(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("not a number from 1 to {MAX_BODY_BYTES}"))
 }
 
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.01..=1e7).contains(number));
+    number.ok_or_else(|| "not a number of sends a second".into())
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (0.0..=1e6).contains(number));
     number.ok_or_else(|| "not a number of seconds".into())
@@ -118,48 +145,80 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Bench {
     /// Prepares, measures, reports.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let connections = self.connections.unwrap_or(self.concurrency.min(64));
+        let connections = self.connections.unwrap_or(self.concurrency.min(DEFAULT_SENDING));
         self.check(connections)?;
         let addresses = self.target.addresses()?;
-        let nodes = Arc::new(self.nodes(&addresses)?);
-        let meter = Meter::new(&addresses)?;
+        let nodes = Arc::new(self.nodes(&addresses).await?);
+        raise_file_limit();
         let mut plan = Workload::new(self.users, connections, self.group, self.body);
-        let sessions = prepare::open_sessions(&nodes, connections).await?;
-        prepare::make_conversations(&mut plan, &sessions).await?;
-        let senders = Arc::new(Senders {
+        let mut sessions = None;
+        if self.phase.contains(&Phase::Send) {
+            let open = prepare::open_sessions(&nodes, connections, "bench").await?;
+            prepare::make_conversations(&mut plan, &open).await?;
+            sessions = Some(open);
+        }
+        let stage = Stage {
+            nodes,
+            meter: Meter::new(&addresses)?,
             plan: Arc::new(plan),
-            sessions,
-            counters: Arc::new(Counters::default()),
-        });
-        let mut report = Report::new(self.setting(connections, addresses));
+            concurrency: self.concurrency,
+            rate: self.rate,
+            warmup: Duration::from_secs_f64(self.warmup),
+            seconds: Duration::from_secs_f64(self.seconds),
+        };
+        let setting = self.setting(connections, addresses);
+        if !self.json {
+            report::print_setting(&setting);
+        }
+        let mut outcomes = Vec::new();
         for phase in &self.phase {
-            match phase {
-                Phase::Send => report.send = Some(self.send(&senders, &meter).await?),
+            let sessions = sessions.as_deref().unwrap_or_default();
+            let outcome = self.measure(*phase, &stage, sessions).await?;
+            if !self.json {
+                report::print(&setting, &outcome);
             }
+            outcomes.push(outcome);
         }
         if self.json {
-            say!("{}", report.json());
-        } else {
-            report.print();
+            say!("{}", report::line(&setting, &outcomes));
         }
         Ok(())
     }
 
+    async fn measure(
+        &self,
+        phase: Phase,
+        stage: &Stage,
+        sessions: &[Arc<Session>],
+    ) -> anyhow::Result<Outcome> {
+        Ok(match phase {
+            Phase::Send => Outcome::Send(send::measure(stage, sessions.to_vec()).await?),
+            Phase::Push => Outcome::Push(push::measure(stage).await?),
+            Phase::Pull => Outcome::Pull(pull::measure(stage, self.readers).await?),
+            Phase::Connect => {
+                let count = self.connections.unwrap_or(DEFAULT_IDLE);
+                Outcome::Connect(connect::measure(stage, count).await?)
+            }
+        })
+    }
+
     /// What flags alone do not say.
     fn check(&self, connections: usize) -> anyhow::Result<()> {
-        let largest = self.group.sizes().into_iter().max().unwrap_or_default();
-        let needed = largest.max(connections);
-        if self.users < needed {
-            bail!(
-                "--users {}: at least {needed} are needed for --group and --connections",
-                self.users
-            );
-        }
-        if self.concurrency < connections {
-            bail!(
-                "--concurrency {} is less than --connections {connections}: some would be idle",
-                self.concurrency
-            );
+        if self.phase.contains(&Phase::Send) {
+            let largest = self.group.sizes().into_iter().max().unwrap_or_default();
+            let needed = largest.max(connections);
+            if self.users < needed {
+                bail!(
+                    "--users {}: at least {needed} are needed for --group and --connections",
+                    self.users
+                );
+            }
+            if self.concurrency < connections && self.rate.is_none() {
+                bail!(
+                    "--concurrency {} is less than --connections {connections}: some would be idle",
+                    self.concurrency
+                );
+            }
         }
         if self.seconds < 0.1 {
             bail!("--seconds {}: nothing can be measured in it", self.seconds);
@@ -167,7 +226,7 @@ impl Bench {
         Ok(())
     }
 
-    fn nodes(&self, addresses: &[String]) -> anyhow::Result<Nodes> {
+    async fn nodes(&self, addresses: &[String]) -> anyhow::Result<Nodes> {
         let mut endpoints = Vec::new();
         for place in self
             .nodes
@@ -185,7 +244,7 @@ impl Bench {
             true => (Transport::WebSocketMessagePack, Trust::Insecure),
             false => (Transport::Quic, self.target.trust(&self.link)?),
         };
-        Ok(Nodes { endpoints, trust, transport, minter: self.target.minter()? })
+        Nodes::new(endpoints, trust, transport, self.target.minter()?).await
     }
 
     fn setting(&self, connections: usize, addresses: Vec<String>) -> Setting {
@@ -193,6 +252,7 @@ impl Bench {
             label: self.label.clone(),
             group: self.group,
             concurrency: self.concurrency,
+            rate: self.rate,
             users: self.users,
             body: self.body,
             seconds: self.seconds,
@@ -201,23 +261,11 @@ impl Bench {
             addresses,
         }
     }
+}
 
-    fn window(&self) -> Window {
-        Window::from_now(
-            Duration::from_secs_f64(self.warmup),
-            Duration::from_secs_f64(self.seconds),
-        )
-    }
-
-    async fn send(&self, senders: &Arc<Senders>, meter: &Meter) -> anyhow::Result<SendReport> {
-        let _progress = Progress::start("sending", senders.counters.clone());
-        let before = meter.read().await;
-        let window = self.window();
-        let costs = window.costs(meter);
-        let (tally, (first, last)) =
-            tokio::join!(senders.closed_loop(self.concurrency, window), costs);
-        sleep(SETTLE).await;
-        let after = meter.read().await;
-        Ok(SendReport::new(tally?, window.seconds(), &before, (&first, &last), &after))
-    }
+/// Lets this process open as many connections as the system allows it.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is refused, the connections that are too many fail and say why.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

@@ -13,7 +13,7 @@ use roost_client::protocol::request::{CreateConversation, SendMessage};
 use roost_client::protocol::{CompactString, ConversationKind, OkBody, Operation, Target};
 
 use super::progress::Progress;
-use super::session::{Nodes, Session};
+use super::session::{Nodes, Seat, Session};
 use super::tally::Counters;
 use super::workload::{Workload, user_name};
 
@@ -22,7 +22,7 @@ const OPENING: usize = 32;
 /// Conversations made at once, over all sessions.
 const MAKING: usize = 1_024;
 /// How long one conversation may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens sessions of users `0..count` without pushes, in turn at each node.
 ///
@@ -31,9 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn open_sessions(
     nodes: &Arc<Nodes>,
     count: usize,
+    device: &'static str,
 ) -> anyhow::Result<Vec<Arc<Session>>> {
     let opening = (0..count).map(|user| async move {
-        let (session, _pushes) = Session::open(nodes, user, user, 0).await?;
+        let seat = Seat { user, device, node: user, window: 0 };
+        let (session, _pushes) = Session::open(nodes, seat).await?;
         Ok::<_, anyhow::Error>(Arc::new(session))
     });
     stream::iter(opening).buffered(OPENING).try_collect().await
@@ -83,16 +85,25 @@ fn creation(plan: &Workload, size: usize, index: usize) -> Operation {
             ttl_ms: None,
         });
     }
+    group_of(&members[1..], client_id)
+}
+
+/// The request that makes a group with these others in it.
+pub(crate) fn group_of(others: &[usize], client_id: CompactString) -> Operation {
     Operation::CreateConversation(CreateConversation {
         kind: ConversationKind::Group,
-        members: members[1..].iter().map(|user| user_name(*user)).collect(),
+        members: others.iter().map(|user| user_name(*user)).collect(),
         name: None,
         retention: None,
         client_id,
     })
 }
 
-async fn make(session: &Session, request: &Operation) -> anyhow::Result<CompactString> {
+/// Makes a conversation, or finds it; its id.
+///
+/// # Errors
+/// A node refuses, or none answers in time.
+pub(crate) async fn make(session: &Session, request: &Operation) -> anyhow::Result<CompactString> {
     let answer = session.insist(request, PATIENCE).await;
     match answer.context("a conversation could not be made")? {
         OkBody::Sent(sent) => Ok(sent.conversation),

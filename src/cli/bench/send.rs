@@ -1,19 +1,34 @@
-//! The phase `send`: messages into random conversations, each acknowledged before the sender's next.
+//! The phase `send`: messages into random conversations.
+//!
+//! Without a rate, each sender sends its next when its last is acknowledged, and latency counts from
+//! the sending. With one, sends are due by the clock whatever became of those before, and latency
+//! counts from the due time ([`open_loop`](super::open_loop)): a stall is seen by all that it holds up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use roost_client::protocol::request::SendMessage;
-use roost_client::protocol::{Operation, Target};
+use roost_client::protocol::{CompactString, Operation, Target};
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
+use super::costs::Costs;
+use super::progress::Progress;
+use super::report::{latency_line, print_failures};
 use super::session::Session;
-use super::tally::{Counters, Tally};
+use super::stage::Stage;
+use super::tally::{Counters, LatencySummary, Tally};
+use super::usage::{Usage, growth_each, mib, shown, tenth};
 use super::window::Window;
-use super::workload::{Draw, Workload};
+use super::workload::Workload;
+use crate::cli::output::{number, say};
+
+/// What is written behind gets this long to reach the disk before space is looked at.
+const SETTLE: Duration = Duration::from_millis(1_200);
 
 /// What all senders share.
 pub(crate) struct Senders {
@@ -22,12 +37,71 @@ pub(crate) struct Senders {
     pub(crate) counters: Arc<Counters>,
 }
 
+/// The outcome.
+pub(crate) struct Sent {
+    tally: Tally,
+    latency: LatencySummary,
+    sends_per_s: f64,
+    references_per_s: f64,
+    usage: Usage,
+    disk_bytes_each: Option<f64>,
+    written_bytes_each: Option<f64>,
+    after: Costs,
+}
+
+/// Runs the phase.
+///
+/// # Errors
+/// A task has panicked; what a node refuses is counted.
+pub(crate) async fn measure(stage: &Stage, sessions: Vec<Arc<Session>>) -> anyhow::Result<Sent> {
+    let counters = Arc::new(Counters::default());
+    let senders =
+        Arc::new(Senders { plan: stage.plan.clone(), sessions, counters: counters.clone() });
+    let _progress = Progress::start("sending", counters);
+    let before = stage.meter.read().await;
+    let window = stage.window();
+    let sending = async {
+        match stage.rate {
+            Some(rate) => senders.open_loop(rate, window).await,
+            None => senders.closed_loop(stage.concurrency, window).await,
+        }
+    };
+    let (tally, (first, last)) = tokio::join!(sending, window.costs(&stage.meter));
+    let tally = tally?;
+    sleep(SETTLE).await;
+    let after = stage.meter.read().await;
+    let seconds = window.seconds();
+    Ok(Sent {
+        latency: tally.latencies.summary(),
+        sends_per_s: tenth(tally.answered as f64 / seconds),
+        references_per_s: tenth(tally.references as f64 / seconds),
+        usage: Usage::new(&first, &last, seconds, tally.answered),
+        disk_bytes_each: growth_each(&before, &after, tally.all, |node| node.data),
+        written_bytes_each: growth_each(&before, &after, tally.all, |node| node.written),
+        after,
+        tally,
+    })
+}
+
 impl Senders {
+    /// A message for a conversation.
+    pub(crate) fn message(
+        &self,
+        conversation: &CompactString,
+        client_id: CompactString,
+        rng: &mut SmallRng,
+    ) -> Operation {
+        Operation::Send(SendMessage {
+            target: Target::Conversation(conversation.clone()),
+            client_id,
+            body: self.plan.body(rng),
+            content_type: None,
+            ttl_ms: None,
+        })
+    }
+
     /// Runs so many senders, one send in flight each, until the window ends.
-    ///
-    /// # Errors
-    /// A sender has panicked.
-    pub(crate) async fn closed_loop(
+    async fn closed_loop(
         self: &Arc<Self>,
         senders: usize,
         window: Window,
@@ -53,21 +127,16 @@ impl Senders {
             if started >= window.end {
                 break;
             }
-            let Draw { conversation, references } = self.plan.draw(place, &mut rng);
-            let operation = Operation::Send(SendMessage {
-                target: Target::Conversation(conversation.clone()),
-                client_id: self.plan.client_id(sender, count),
-                body: self.plan.body(&mut rng),
-                content_type: None,
-                ttl_ms: None,
-            });
-            match session.ask(&operation).await {
+            let draw = self.plan.draw(place, &mut rng);
+            let client_id = self.plan.client_id(sender, count);
+            match session.ask(&self.message(draw.conversation, client_id, &mut rng)).await {
                 Ok(_) => {
                     let ended = Instant::now();
                     tally.all += 1;
                     self.counters.done();
                     if window.measures(ended) {
-                        tally.references += references;
+                        tally.answered += 1;
+                        tally.references += draw.references;
                         tally.latencies.record(ended - started);
                     }
                 }
@@ -79,5 +148,46 @@ impl Senders {
             }
         }
         tally
+    }
+}
+
+impl Sent {
+    /// For machines: the figures of the whole line.
+    pub(crate) fn json(&self) -> Value {
+        let mut line = json!({
+            "sends_per_s": self.sends_per_s,
+            "refs_per_s": self.references_per_s,
+            "lat": self.latency,
+            "errors": self.tally.errors.total(),
+            "errors_by_code": self.tally.errors,
+            "first_error": self.tally.first_error,
+            "all_sends": self.tally.all,
+            "server_cpu_us_per_send": self.usage.node_us_each,
+            "disk_bytes_per_send": self.disk_bytes_each,
+            "written_bytes_per_send": self.written_bytes_each,
+            "rss_mb": mib(&self.after, |node| node.resident),
+            "rss_peak_mb": mib(&self.after, |node| node.peak),
+            "disk_mb": mib(&self.after, |node| node.data),
+        });
+        super::report::extend(&mut line, self.usage.json());
+        line
+    }
+
+    /// For people.
+    pub(crate) fn print(&self, addresses: &[String]) {
+        say!(
+            "send: {} sends/s, {} references/s",
+            number(self.sends_per_s as u64),
+            number(self.references_per_s as u64)
+        );
+        say!("  acknowledged after {}", latency_line(&self.latency));
+        print_failures(&self.tally);
+        self.usage.print(addresses, &self.after);
+        say!(
+            "  a send, all nodes together: {} µs of processor, {} bytes more on disk, {} bytes written",
+            shown(self.usage.node_us_each),
+            shown(self.disk_bytes_each),
+            shown(self.written_bytes_each)
+        );
     }
 }

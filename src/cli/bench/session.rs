@@ -6,7 +6,9 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use roost_client::protocol::OkBody;
 use roost_client::protocol::Operation;
-use roost_client::{ClientError, ConnectOptions, Connection, Endpoint, Pushes, Transport, Trust};
+use roost_client::{
+    ClientError, ConnectOptions, Connection, Endpoint, Pushes, QuicSocket, Transport, Trust,
+};
 use roost_storage::model::UserId;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -14,8 +16,6 @@ use tokio::time::sleep;
 use super::workload::user_name;
 use crate::cli::target::Minter;
 
-/// The device of every session.
-const DEVICE: &str = "bench";
 /// Time for a call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to connect again.
@@ -28,6 +28,21 @@ pub(crate) struct Nodes {
     pub(crate) trust: Trust,
     pub(crate) transport: Transport,
     pub(crate) minter: Minter,
+    /// What all QUIC connections share.
+    pub(crate) socket: Option<QuicSocket>,
+}
+
+/// Who connects, where to, and what for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seat {
+    /// The user's number.
+    pub(crate) user: usize,
+    /// The device's id: one user has a session for each purpose.
+    pub(crate) device: &'static str,
+    /// Which node.
+    pub(crate) node: usize,
+    /// How many items may be pushed ahead.
+    pub(crate) window: u32,
 }
 
 /// One user's connection.
@@ -40,40 +55,49 @@ pub(crate) struct Session {
 }
 
 impl Nodes {
-    /// How to connect as a user, to the node with this index.
+    /// Where a cluster is; the socket is opened once for all connections.
+    ///
+    /// # Errors
+    /// The socket cannot be opened, or the authority's certificate cannot be used.
+    pub(crate) async fn new(
+        endpoints: Vec<Endpoint>,
+        trust: Trust,
+        transport: Transport,
+        minter: Minter,
+    ) -> anyhow::Result<Self> {
+        let mut nodes = Self { endpoints, trust, transport, minter, socket: None };
+        if transport == Transport::Quic {
+            let first = Seat { user: 0, device: "bench", node: 0, window: 0 };
+            nodes.socket = Some(QuicSocket::open(&nodes.options(first)?).await?);
+        }
+        Ok(nodes)
+    }
+
+    /// How to connect.
     ///
     /// # Errors
     /// No token can be made.
-    pub(crate) fn options(
-        &self,
-        user: usize,
-        node: usize,
-        window: u32,
-    ) -> anyhow::Result<ConnectOptions> {
-        let token = self.minter.token(UserId::new(user_name(user))?)?;
-        let endpoint = self.endpoints[node % self.endpoints.len()].clone();
-        let mut options = ConnectOptions::new(endpoint, self.trust.clone(), token, DEVICE);
+    pub(crate) fn options(&self, seat: Seat) -> anyhow::Result<ConnectOptions> {
+        let token = self.minter.token(UserId::new(user_name(seat.user))?)?;
+        let endpoint = self.endpoints[seat.node % self.endpoints.len()].clone();
+        let mut options = ConnectOptions::new(endpoint, self.trust.clone(), token, seat.device);
         options.transport = self.transport;
-        options.window = Some(window);
+        options.window = Some(seat.window);
         options.call_timeout = CALL_TIMEOUT;
+        options.socket = self.socket.clone();
         Ok(options)
     }
 }
 
 impl Session {
-    /// Connects as a user to the node with this index.
+    /// Connects.
     ///
     /// # Errors
     /// The node refuses, or does not answer.
-    pub(crate) async fn open(
-        nodes: &Arc<Nodes>,
-        user: usize,
-        node: usize,
-        window: u32,
-    ) -> anyhow::Result<(Self, Pushes)> {
-        let options = nodes.options(user, node, window)?;
+    pub(crate) async fn open(nodes: &Arc<Nodes>, seat: Seat) -> anyhow::Result<(Self, Pushes)> {
+        let options = nodes.options(seat)?;
         let (connection, pushes) = Connection::open(&options).await?;
-        let (nodes, node) = (nodes.clone(), Mutex::new(node));
+        let (nodes, node) = (nodes.clone(), Mutex::new(seat.node));
         Ok((Self { nodes, options, connection: RwLock::new(connection), node }, pushes))
     }
 

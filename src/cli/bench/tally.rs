@@ -109,8 +109,11 @@ fn code(error: &ClientError) -> &'static str {
 /// What one task counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// From start (or due time) to answer, of what was answered within the measured time.
+    /// From start to answer, of what was answered within the measured time; with a rate, from due
+    /// time to answer, of what was due within it.
     pub(crate) latencies: Latencies,
+    /// Answered within the measured time.
+    pub(crate) answered: u64,
     /// References that these made, or items that they brought.
     pub(crate) references: u64,
     /// Answered in all, warm-up too.
@@ -133,6 +136,7 @@ impl Tally {
     /// Adds another's.
     pub(crate) fn add(&mut self, other: Self) {
         self.latencies.add(&other.latencies);
+        self.answered += other.answered;
         self.references += other.references;
         self.all += other.all;
         self.errors.add(&other.errors);

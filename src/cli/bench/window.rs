@@ -9,6 +9,8 @@ use super::costs::{Costs, Meter};
 /// The times of a phase.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
+    /// When the phase begins.
+    pub(crate) start: Instant,
     /// When measuring begins.
     pub(crate) begin: Instant,
     /// When it ends, and the phase.
@@ -18,8 +20,9 @@ pub(crate) struct Window {
 impl Window {
     /// A phase that begins now.
     pub(crate) fn from_now(warmup: Duration, seconds: Duration) -> Self {
-        let begin = Instant::now() + warmup;
-        Self { begin, end: begin + seconds }
+        let start = Instant::now();
+        let begin = start + warmup;
+        Self { start, begin, end: begin + seconds }
     }
 
     /// Whether what happens now is measured.

@@ -164,6 +164,11 @@ impl Workload {
         compact(format_args!("{:x}-{session:x}-{count:x}", self.run))
     }
 
+    /// A client id of this run for a purpose of its own.
+    pub(crate) fn client_id_for(&self, purpose: &str, session: usize, count: u64) -> CompactString {
+        compact(format_args!("{:x}-{purpose}-{session:x}-{count:x}", self.run))
+    }
+
     /// The client id under which a conversation is made, the same in every run.
     pub(crate) fn creation_id(&self, size: usize, index: usize) -> CompactString {
         let (users, sessions) = (self.users, self.sessions);
