@@ -48,17 +48,17 @@ fn a_short_run_over_either_transport_tells_rates_latencies_and_costs() {
 #[test]
 fn sends_that_are_due_by_the_clock_keep_their_rate() {
     let node = Node::start();
-    let run = bench(&node, &["--rate=200", "--seconds=1"]);
+    let run = bench(&node, &["--rate=200"]);
     assert_eq!((&run["errors"], &run["rate"]), (&0.into(), &200.0.into()), "{run}");
-    // Two hundred are due within the measured second, whatever the machine: each is counted.
-    assert_eq!(run["lat"]["count"], 200);
-    assert_eq!(run["all_sends"], 220);
+    // Twenty are due in the warm-up and a hundred in the measured time, whatever the machine.
+    assert_eq!(run["lat"]["count"], 100);
+    assert_eq!(run["all_sends"], 120);
 }
 
 #[test]
 fn every_phase_tells_its_figures() {
     let node = Node::start();
-    let run = bench(&node, &["--phase=push,pull,connect", "--readers=3", "--connections=8"]);
+    let run = bench(&node, &["--phase=push,pull,connect", "--readers=3"]);
     assert_eq!(run["sends_per_s"], Value::Null);
     let (push, pull, connect) = (&run["push"], &run["pull"], &run["connect"]);
     assert!(push["pushes_per_s"].as_f64().unwrap() > 0.0, "{run}");
@@ -70,7 +70,7 @@ fn every_phase_tells_its_figures() {
         (&pull["short"], &pull["n"], &pull["concurrency"]),
         (&0.into(), &50.into(), &3.into())
     );
-    assert_eq!((&connect["opened"], &connect["alive"]), (&8.into(), &8.into()));
+    assert_eq!((&connect["opened"], &connect["alive"]), (&4.into(), &4.into()));
     for phase in [push, pull, connect] {
         assert_eq!(phase["errors"], 0, "{run}");
         assert!(phase["cpu_servers_pct"][0].is_number(), "{run}");

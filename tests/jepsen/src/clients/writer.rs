@@ -64,7 +64,8 @@ fn draft(session: &mut Session, number: usize) -> Draft {
     let name = &session.user.name;
     let own: Vec<_> = shared.groups.iter().filter(|group| group.members.contains(name)).collect();
     let others: Vec<_> = shared.users.iter().filter(|user| user.name != *name).collect();
-    let group = own.choose(&mut session.rng).filter(|_| others.is_empty() || !number.is_multiple_of(3));
+    let group =
+        own.choose(&mut session.rng).filter(|_| others.is_empty() || !number.is_multiple_of(3));
     let target = match (group, others.choose(&mut session.rng)) {
         (Some(group), _) => Target::Conversation(group.id.as_str().into()),
         (None, Some(other)) => Target::User(other.name.as_str().into()),
