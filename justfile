@@ -53,3 +53,7 @@ docker:
 # what clients saw (`docs/reliability.md`). As root: `just jepsen --time 10m --faults all`.
 jepsen *ARGS:
     cargo run --release --locked -p roost-jepsen -- run {{ ARGS }}
+
+# Every decoder, fed with what nobody would send; TIME for each.
+fuzz TIME="60s" *TARGETS:
+    cargo run --locked -p roost-fuzz -- --time {{ TIME }} {{ TARGETS }}

@@ -22,7 +22,7 @@ struct Package {
     must_not_use: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 9] = [
     Package {
         name: "roost-storage",
         folder: "storage/",
@@ -61,6 +61,13 @@ const PACKAGES: [Package; 8] = [
         // It judges what clients saw, so it knows what clients know.
         may_import: &["roost-protocol"],
         must_not_use: &["tokio", "quinn"],
+    },
+    Package {
+        name: "roost-fuzz",
+        folder: "tests/fuzz/",
+        // Every decoder's owner.
+        may_import: &["roost-protocol", "roost-storage", "roost-raft", "roost-cluster"],
+        must_not_use: &["tokio"],
     },
     Package {
         name: "roost-jepsen",

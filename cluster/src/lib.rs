@@ -4,11 +4,14 @@
 //! told through an [`Observer`] what was applied. Any node takes any of them; what must reach the
 //! leader is forwarded.
 //!
-//! Modules, in reading order: [`wire`] (what nodes say to each other), [`transport`] (QUIC with
+//! Modules, in reading order: [`wire`] (what nodes say to each other), [`fuzzing`] (the
+//! same for tests that feed the decoders), [`transport`] (QUIC with
 //! mutual TLS), [`forward`] (commands on their way to the leader), [`barrier`] (fresh reads),
 //! [`member`] (answering peers), [`start`] (bringing a node up, forming a cluster).
 
 mod wire;
+
+pub mod fuzzing;
 
 mod transport;
 

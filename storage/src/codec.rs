@@ -5,9 +5,10 @@
 //! in `tests/golden/` pin the bytes, so that another crate can take bincode's place without a
 //! migration.
 //!
-//! Promised: [`decode`] takes only what [`encode`] gives. It refuses other versions, bytes that are
-//! left over, and input past the caller's bound before anything is allocated; ids are checked by
-//! their own types. A hostile length inside the input never allocates more than a small multiple of
+//! Promised: [`decode`] takes only what is exactly one value: it refuses other versions, bytes that
+//! are left over, and input past the caller's bound before anything is allocated; ids are checked by
+//! their own types. (bincode takes a number that is spelt longer than [`encode`] spells it, so bytes
+//! that decode need not be those that encode: compare values, or the bytes that were written.) A hostile length inside the input never allocates more than a small multiple of
 //! the input's own length. Left to others: checksums, which belong to the files and the transport.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};

@@ -1,0 +1,45 @@
+//! What nodes say to each other: the calls and answers of `cluster`, and Raft's messages in them.
+
+use roost_cluster::fuzzing;
+use roost_raft::wire::{self, MAX_MESSAGE_BYTES};
+use roost_storage::codec;
+
+use super::outcome;
+use crate::Target;
+
+pub(super) struct PeerCalls;
+
+impl Target for PeerCalls {
+    fn name(&self) -> &'static str {
+        "peer-calls"
+    }
+
+    fn corpus(&self) -> Vec<Vec<u8>> {
+        let mut corpus = fuzzing::samples();
+        corpus.extend(super::disk::batches());
+        corpus
+    }
+
+    fn run(&self, input: &[u8]) -> String {
+        let call = fuzzing::call(input);
+        let answer = fuzzing::answer(input);
+        let mut said = format!("{} | {}", outcome(call.as_ref()), outcome(answer.as_ref()));
+        // A number may be spelt longer than it is written here; the value is the same.
+        if let Ok(encoded) = call {
+            assert_eq!(
+                fuzzing::call(&encoded).ok(),
+                Some(encoded),
+                "a call reads back differently"
+            );
+        }
+        if let Ok(encoded) = answer {
+            let again = fuzzing::answer(&encoded).ok();
+            assert_eq!(again, Some(encoded), "an answer reads back differently");
+        }
+        let request: Result<wire::Request, _> = codec::decode("request", input, MAX_MESSAGE_BYTES);
+        let reply: Result<wire::Reply, _> = codec::decode("reply", input, MAX_MESSAGE_BYTES);
+        said += &format!("{} | {}", outcome(request), outcome(reply));
+        said += &outcome(codec::decode_batch(input));
+        said
+    }
+}
