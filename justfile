@@ -57,3 +57,10 @@ jepsen *ARGS:
 # Every decoder, fed with what nobody would send; TIME for each.
 fuzz TIME="60s" *TARGETS:
     cargo run --locked -p roost-fuzz -- --time {{ TIME }} {{ TARGETS }}
+
+# The benchmarks of the hot pieces, then every phase of `roost bench` against three nodes here.
+bench:
+    cargo bench --locked -p roost-storage -p roost-protocol --bench store --bench log --bench frames
+    cargo build --release --locked --example measure --bin roost
+    target/release/examples/measure compare --rounds 1 --pull-seconds 2 --out target/bench.jsonl roost-3,roost-1
+    target/release/examples/measure report target/bench.jsonl

@@ -34,6 +34,10 @@ pub(crate) struct NodeCosts {
     pub(crate) data: Option<f64>,
     /// Whether it leads.
     pub(crate) leads: Option<f64>,
+    /// What it stores.
+    pub(crate) messages: Option<f64>,
+    pub(crate) references: Option<f64>,
+    pub(crate) users: Option<f64>,
 }
 
 /// All figures at a moment.
@@ -86,6 +90,9 @@ fn parse(body: &Bytes) -> NodeCosts {
         written: value("process_written_bytes"),
         data: value("roost_data_bytes"),
         leads: value("roost_is_leader"),
+        messages: value(r#"roost_stored{kind="messages"}"#),
+        references: value(r#"roost_stored{kind="references"}"#),
+        users: value(r#"roost_stored{kind="users"}"#),
     }
 }
 

@@ -74,6 +74,10 @@ pub(crate) struct Bench {
     /// Members of a conversation; mix: half the sends to 2, half to 10
     #[arg(long, value_name = "N|mix", default_value = "mix")]
     group: Group,
+    /// Conversations of each size, at least one for each connection [default: so many that each user
+    /// is in five of them]
+    #[arg(long, value_name = "N", value_parser = count)]
+    conversations: Option<usize>,
     /// Senders, each with one send in flight; in other phases pairs, or connections opened at a time
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = count)]
     concurrency: usize,
@@ -150,7 +154,8 @@ impl Bench {
         let addresses = self.target.addresses()?;
         let nodes = Arc::new(self.nodes(&addresses).await?);
         raise_file_limit();
-        let mut plan = Workload::new(self.users, connections, self.group, self.body);
+        let mut plan =
+            Workload::new(self.users, connections, self.group, self.conversations, self.body);
         let mut sessions = None;
         if self.phase.contains(&Phase::Send) {
             let open = prepare::open_sessions(&nodes, connections, "bench").await?;

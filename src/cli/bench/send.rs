@@ -22,7 +22,7 @@ use super::report::{latency_line, print_failures};
 use super::session::Session;
 use super::stage::Stage;
 use super::tally::{Counters, LatencySummary, Tally};
-use super::usage::{Usage, growth_each, mib, shown, tenth};
+use super::usage::{Usage, growth_each, mib, shown, stored, tenth};
 use super::window::Window;
 use super::workload::Workload;
 use crate::cli::output::{number, say};
@@ -168,6 +168,7 @@ impl Sent {
             "rss_mb": mib(&self.after, |node| node.resident),
             "rss_peak_mb": mib(&self.after, |node| node.peak),
             "disk_mb": mib(&self.after, |node| node.data),
+            "stored": stored(&self.after),
         });
         super::report::extend(&mut line, self.usage.json());
         line

@@ -77,6 +77,18 @@ pub(crate) fn mib(costs: &Costs, figure: fn(&NodeCosts) -> Option<f64>) -> Optio
     costs.nodes.iter().map(figure).sum::<Option<f64>>().map(|bytes| tenth(bytes / MIB))
 }
 
+/// What the cluster stores, as the node says that has applied most; for machines.
+pub(crate) fn stored(costs: &Costs) -> Value {
+    let most = |figure: fn(&NodeCosts) -> Option<f64>| {
+        costs.nodes.iter().filter_map(figure).reduce(f64::max)
+    };
+    json!({
+        "users": most(|node| node.users),
+        "messages": most(|node| node.messages),
+        "references": most(|node| node.references),
+    })
+}
+
 /// How much a figure of all nodes grew, for each of so many.
 pub(crate) fn growth_each(
     before: &Costs,

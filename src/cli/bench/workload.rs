@@ -106,10 +106,18 @@ pub(crate) struct Draw<'a> {
 }
 
 impl Workload {
-    /// Plans the conversations of so many users; their ids are still empty.
-    pub(crate) fn new(users: usize, sessions: usize, group: Group, body_bytes: usize) -> Self {
+    /// Plans the conversations of so many users, `conversations` of each size if that is said; their
+    /// ids are still empty.
+    pub(crate) fn new(
+        users: usize,
+        sessions: usize,
+        group: Group,
+        conversations: Option<usize>,
+        body_bytes: usize,
+    ) -> Self {
         let kinds = group.sizes().into_iter().map(|size| {
-            let count = (users * CONVERSATIONS_PER_USER / size).max(sessions);
+            let usual = users * CONVERSATIONS_PER_USER / size;
+            let count = conversations.unwrap_or(usual).max(sessions);
             Kind { size, ids: vec![CompactString::default(); count] }
         });
         let mut rng = SmallRng::seed_from_u64(1);
@@ -192,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_conversation_has_its_session_and_others_and_is_the_same_each_time() {
-        let plan = || Workload::new(50, 4, Group::Of(10), 200);
+        let plan = || Workload::new(50, 4, Group::Of(10), None, 200);
         let members = plan().members(10, 7);
         assert_eq!((members[0], members.len()), (3, 10));
         let mut sorted = members.clone();
@@ -206,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_session_draws_its_own_conversations_of_each_size() {
-        let mut plan = Workload::new(100, 7, Group::Mix, 200);
+        let mut plan = Workload::new(100, 7, Group::Mix, Some(40), 200);
         for kind in &mut plan.kinds {
             for index in 0..kind.ids.len() {
                 kind.ids[index] = format!("{}-{index}", kind.size).into();
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn few_users_still_give_each_session_a_conversation() {
-        let plan = Workload::new(100, 64, Group::Of(100), 1);
+        let plan = Workload::new(100, 64, Group::Of(100), None, 1);
         assert_eq!(plan.kinds[0].ids.len(), 64);
     }
 }
