@@ -15,6 +15,27 @@ pub struct FrameTooLarge {
     pub len: usize,
 }
 
+/// Takes the first frame's envelope out of bytes that hold it whole, without copying it; `None` if
+/// they don't.
+///
+/// # Errors
+/// [`FrameTooLarge`]; the stream cannot be read any further.
+pub fn split_frame(bytes: &mut Bytes) -> Result<Option<Bytes>, FrameTooLarge> {
+    let Some(len) = announced(bytes)? else { return Ok(None) };
+    if bytes.len() < HEADER_BYTES + len {
+        return Ok(None);
+    }
+    bytes.advance(HEADER_BYTES);
+    Ok(Some(bytes.split_to(len)))
+}
+
+/// The length that a frame's header announces, if it is all there.
+fn announced(bytes: &[u8]) -> Result<Option<usize>, FrameTooLarge> {
+    let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let len = u32::from_be_bytes(*header) as usize;
+    if len > MAX_FRAME_BYTES { Err(FrameTooLarge { len }) } else { Ok(Some(len)) }
+}
+
 /// Cuts a stream's bytes into frames. It looks at a length before it reserves room for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FrameDecoder;
@@ -26,13 +47,7 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameTooLarge`], before anything is reserved; the stream cannot be read any further.
     pub fn next(&self, buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameTooLarge> {
-        let Some(header) = buffer.first_chunk::<HEADER_BYTES>() else {
-            return Ok(None);
-        };
-        let len = u32::from_be_bytes(*header) as usize;
-        if len > MAX_FRAME_BYTES {
-            return Err(FrameTooLarge { len });
-        }
+        let Some(len) = announced(buffer)? else { return Ok(None) };
         let whole = HEADER_BYTES + len;
         if buffer.len() < whole {
             buffer.reserve(whole - buffer.len());

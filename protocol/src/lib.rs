@@ -32,12 +32,13 @@ mod codec;
 mod decode_request;
 mod decode_server;
 pub mod frame;
+pub mod websocket;
 pub mod size;
 mod value;
 
 pub use body::Body;
 pub use code::{CloseCode, ErrorCode};
-pub use codec::{Encoding, FrameError};
+pub use codec::{Encoding, FrameError, Framing};
 pub use compact_str::CompactString;
 pub use decode_request::RequestError;
 pub use item::{Item, ItemContent, ReadMarker, Recalled};

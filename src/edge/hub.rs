@@ -8,22 +8,25 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use roost_cluster::{ClaimTime, Observer};
 use roost_protocol::CloseCode;
 use roost_storage::command::Effect;
 use roost_storage::model::{DeviceId, UserId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 const LOOK: u8 = 1;
 const REPLACED: u8 = 2;
 const STOPPED: u8 = 4;
+const GREW: u8 = 8;
 
 /// What a session is told: marks that it takes when it wakes.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    notify: Notify,
+    waker: AtomicWaker,
     tail: AtomicU64,
     marks: AtomicU8,
 }
@@ -42,22 +45,30 @@ pub(crate) struct Marks {
 impl Signal {
     fn grew(&self, tail: u64) {
         self.tail.fetch_max(tail, Ordering::Relaxed);
-        self.notify.notify_one();
+        self.mark(GREW);
     }
 
     fn mark(&self, mark: u8) {
-        self.marks.fetch_or(mark, Ordering::Relaxed);
-        self.notify.notify_one();
+        // Only the first mark since the last look wakes: the others are seen with it.
+        if self.marks.fetch_or(mark, Ordering::Release) == 0 {
+            self.waker.wake();
+        }
     }
 
-    /// Waits for a mark. Dropping the future loses none.
-    pub(crate) async fn woken(&self) {
-        self.notify.notified().await;
+    /// The marks, once there is one.
+    pub(crate) fn poll_marks(&self, cx: &mut Context<'_>) -> Poll<Marks> {
+        if self.marks.load(Ordering::Relaxed) == 0 {
+            self.waker.register(cx.waker());
+            if self.marks.load(Ordering::Relaxed) == 0 {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(self.take())
     }
 
     /// Takes the marks.
-    pub(crate) fn take(&self) -> Marks {
-        let marks = self.marks.swap(0, Ordering::Relaxed);
+    fn take(&self) -> Marks {
+        let marks = self.marks.swap(0, Ordering::Acquire);
         let end = if marks & REPLACED != 0 {
             Some(CloseCode::Replaced)
         } else {
@@ -248,6 +259,8 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     fn user(name: &str) -> UserId {
@@ -342,8 +355,7 @@ mod tests {
         let (alice, _a) = sit(&hub, "alice", "phone");
         hub.applied(1, &[grew("alice", 1)]);
         hub.applied(2, &[grew("alice", 2)]);
-        alice.woken().await;
-        assert_eq!(alice.take().tail, 2);
+        assert_eq!(poll_fn(|cx| alice.poll_marks(cx)).await.tail, 2);
     }
 
     #[test]

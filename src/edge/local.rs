@@ -1,20 +1,25 @@
 //! Sessions without a network: a pair of channels in place of a socket. The simulation carries its
 //! clients' frames through them, to the same sessions that QUIC and WebSocket have.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use roost_cluster::Cluster;
-use roost_protocol::{CloseCode, Encoding};
+use roost_protocol::{CloseCode, Encoding, Framing};
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 
 use super::admission::Gate;
 use super::metrics::Metrics;
 use super::reads::Reads;
 use super::session::driver;
-use super::transport::{FrameSink, FrameSource, Inbound, Transport};
+use super::transport::{Farewell, Inbound, Link, Outbox};
 use super::{Context, EdgeOptions, Hub};
 use crate::auth::Auth;
 
@@ -50,51 +55,58 @@ impl LocalEdge {
         let permit = self.context.gate.session();
         let refused = permit.is_none().then_some(CloseCode::Overloaded);
         let context = Arc::clone(&self.context);
-        driver::serve::<Local>(context, Source(from_client), Sink(to_client), encoding, refused)
-            .await;
+        let link = Local { from_client, to_client, room: None, probe: false };
+        driver::serve(context, link, Framing::Bare(encoding), refused).await;
     }
 }
 
-struct Local;
-struct Source(mpsc::Receiver<Bytes>);
-struct Sink(mpsc::Sender<Bytes>);
+/// A permit to send to the client, on its way.
+type Room = Pin<Box<dyn Future<Output = Result<OwnedPermit<Bytes>, SendError<()>>> + Send>>;
 
-impl FrameSource for Source {
+struct Local {
+    from_client: mpsc::Receiver<Bytes>,
+    to_client: mpsc::Sender<Bytes>,
+    room: Option<Room>,
+    probe: bool,
+}
+
+impl Link for Local {
     const WATCH_SILENCE: bool = true;
 
-    async fn next(&mut self) -> Inbound {
-        match self.0.recv().await {
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Inbound> {
+        self.from_client.poll_recv(cx).map(|frame| match frame {
             Some(frame) if frame.is_empty() => Inbound::Alive,
             Some(frame) => Inbound::Frame(frame),
             None => Inbound::Ended,
+        })
+    }
+
+    fn poll_write(
+        &mut self,
+        outbox: &mut Outbox,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.probe || !outbox.is_empty() {
+            let sender = &self.to_client;
+            let room = self.room.get_or_insert_with(|| Box::pin(sender.clone().reserve_owned()));
+            let permit = ready!(room.as_mut().poll(cx));
+            self.room = None;
+            let permit = permit.map_err(io::Error::other)?;
+            // An empty frame asks for an empty frame.
+            let mut frame = [Bytes::new()];
+            if !std::mem::take(&mut self.probe) {
+                outbox.shared(&mut frame);
+                outbox.advance(frame[0].len());
+            }
+            let [frame] = frame;
+            permit.send(frame);
         }
-    }
-}
-
-impl FrameSink for Sink {
-    async fn write(&mut self, frames: &mut Vec<Bytes>) -> io::Result<()> {
-        for frame in frames.drain(..) {
-            self.0.send(frame).await.map_err(io::Error::other)?;
-        }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// An empty frame asks for an empty frame.
-    async fn probe(&mut self) -> io::Result<()> {
-        self.0.send(Bytes::new()).await.map_err(io::Error::other)
+    fn probe(&mut self) {
+        self.probe = true;
     }
-}
 
-impl Transport for Local {
-    type Source = Source;
-    type Sink = Sink;
-
-    async fn close(
-        source: Source,
-        sink: Sink,
-        _farewell: Option<(CloseCode, &'static str)>,
-        _linger: Duration,
-    ) {
-        drop((source, sink));
-    }
+    async fn close(self, _farewell: Farewell, _linger: Duration) {}
 }

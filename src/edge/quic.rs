@@ -4,24 +4,26 @@
 //! that wait for them; when many come, clients must prove their address first. There is no 0-RTT:
 //! a request that is replayed would be carried out twice.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, EndpointConfig, Incoming, RecvStream, SendStream, VarInt};
 pub(crate) use quinn::{Endpoint, ServerConfig};
-use roost_protocol::frame::FrameDecoder;
+use roost_protocol::frame::{FrameDecoder, FrameTooLarge, split_frame};
 use roost_protocol::limits::MAX_FRAME_BYTES;
-use roost_protocol::{ALPN, CloseCode, Encoding};
+use roost_protocol::{ALPN, CloseCode, Framing};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::session::driver;
-use super::transport::{FrameSink, FrameSource, Inbound, Transport};
+use super::transport::{Farewell, Inbound, Link, Outbox};
 use super::{Certificate, Context, EdgeError, EdgeOptions};
 
 /// Bytes of one connection that may wait to be read: a frame, and a little of the next.
@@ -35,6 +37,8 @@ const INCOMING_BYTES: u64 = 64 * 1024;
 const INCOMING_BYTES_TOTAL: u64 = 4 * 1024 * 1024;
 /// Bytes that are taken from a stream at a time.
 const CHUNK: usize = 64 * 1024;
+/// Frames that are handed to the transport at a time.
+const WRITE_CHUNKS: usize = 16;
 
 /// TLS and transport of the listener.
 pub(crate) fn server_config(
@@ -132,9 +136,8 @@ async fn connection(context: Arc<Context>, incoming: Incoming, handshake: OwnedS
         return;
     };
     let _open = context.metrics.connection("quic");
-    let source = Source { recv, buffer: BytesMut::new(), connection };
-    let sink = Sink { send };
-    driver::serve::<Quic>(context, source, sink, Encoding::MessagePack, refused).await;
+    let link = Quic::new(connection, send, recv);
+    driver::serve(context, link, Framing::Quic, refused).await;
     drop(permit);
 }
 
@@ -142,74 +145,82 @@ fn number(code: CloseCode) -> VarInt {
     VarInt::from(code.number())
 }
 
-/// The transport.
-pub(crate) struct Quic;
-
-/// The receiving half.
-pub(crate) struct Source {
-    recv: RecvStream,
-    buffer: BytesMut,
+/// One connection's stream.
+pub(crate) struct Quic {
     connection: Connection,
-}
-
-/// The sending half.
-pub(crate) struct Sink {
     send: SendStream,
+    recv: RecvStream,
+    /// What the transport gave last, as far as no frame was taken out of it.
+    chunk: Bytes,
+    /// The beginning of a frame whose end has not come.
+    buffer: BytesMut,
 }
 
-impl FrameSource for Source {
+impl Quic {
+    fn new(connection: Connection, send: SendStream, recv: RecvStream) -> Self {
+        Self { connection, send, recv, chunk: Bytes::new(), buffer: BytesMut::new() }
+    }
+
+    /// The next whole frame that is here.
+    fn frame(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+        if self.buffer.is_empty()
+            && let Some(frame) = split_frame(&mut self.chunk)?
+        {
+            return Ok(Some(frame));
+        }
+        self.buffer.extend_from_slice(&std::mem::take(&mut self.chunk));
+        FrameDecoder.next(&mut self.buffer)
+    }
+}
+
+impl Link for Quic {
     // The keep-alive is below the stream, and so is the watch over it.
     const WATCH_SILENCE: bool = false;
 
-    async fn next(&mut self) -> Inbound {
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Inbound> {
         loop {
-            match FrameDecoder.next(&mut self.buffer) {
-                Ok(Some(frame)) => return Inbound::Frame(frame),
+            match self.frame() {
+                Ok(Some(frame)) => return Poll::Ready(Inbound::Frame(frame)),
                 Ok(None) => {}
-                Err(_) => return Inbound::Unreadable(CloseCode::FrameTooLarge),
+                Err(_) => return Poll::Ready(Inbound::Unreadable(CloseCode::FrameTooLarge)),
             }
-            match self.recv.read_chunk(CHUNK, true).await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
-                Ok(None) if self.buffer.is_empty() => return Inbound::Ended,
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            // The future holds nothing: dropped before it is ready, it has taken nothing.
+            match ready!(pin!(self.recv.read_chunk(CHUNK, true)).poll(cx)) {
+                Ok(Some(chunk)) => self.chunk = chunk.bytes,
+                Ok(None) if self.buffer.is_empty() => return Poll::Ready(Inbound::Ended),
                 // The stream ends inside a frame.
-                Ok(None) => return Inbound::Unreadable(CloseCode::BadFrame),
-                Err(_) => return Inbound::Ended,
+                Ok(None) => return Poll::Ready(Inbound::Unreadable(CloseCode::BadFrame)),
+                Err(_) => return Poll::Ready(Inbound::Ended),
             }
         }
     }
-}
 
-impl FrameSink for Sink {
-    async fn write(&mut self, frames: &mut Vec<Bytes>) -> io::Result<()> {
-        let mut chunks = Vec::with_capacity(2 * frames.len());
-        for frame in frames.drain(..) {
-            let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-            chunks.push(Bytes::copy_from_slice(&length.to_be_bytes()));
-            chunks.push(frame);
+    fn poll_write(
+        &mut self,
+        outbox: &mut Outbox,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !outbox.is_empty() {
+            let mut chunks: [Bytes; WRITE_CHUNKS] = std::array::from_fn(|_| Bytes::new());
+            let count = outbox.shared(&mut chunks);
+            // Like reading: it takes what it can at once, or nothing.
+            let written = ready!(pin!(self.send.write_chunks(&mut chunks[..count])).poll(cx));
+            outbox.advance(written.map_err(io::Error::other)?.bytes);
         }
-        self.send.write_all_chunks(&mut chunks).await.map_err(io::Error::other)
+        Poll::Ready(Ok(()))
     }
 
-    async fn probe(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+    fn probe(&mut self) {}
 
-impl Transport for Quic {
-    type Source = Source;
-    type Sink = Sink;
-
-    async fn close(
-        source: Source,
-        mut sink: Sink,
-        farewell: Option<(CloseCode, &'static str)>,
-        linger: Duration,
-    ) {
+    async fn close(mut self, farewell: Farewell, linger: Duration) {
         let Some((code, message)) = farewell else { return };
-        if sink.send.finish().is_ok() {
+        if self.send.finish().is_ok() {
             // The closing frame must be there before the connection is not.
-            let _ = timeout(linger, sink.send.stopped()).await;
+            let _ = timeout(linger, self.send.stopped()).await;
         }
-        source.connection.close(number(code), message.as_bytes());
+        self.connection.close(number(code), message.as_bytes());
     }
 }

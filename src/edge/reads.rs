@@ -47,10 +47,53 @@ struct QueuePiece {
     more: bool,
 }
 
+impl QueuePiece {
+    fn into_page(self, applied: u64) -> Page {
+        let QueueBounds { head, tail } = self.bounds;
+        Page { items: self.items, head, tail, more: self.more, applied }
+    }
+
+    fn into_push(self, applied: u64) -> PushPage {
+        PushPage { items: self.items, tail: self.bounds.tail, applied }
+    }
+}
+
 impl Reads {
     /// Reads from this node's store.
     pub(crate) fn new(cluster: Cluster) -> Self {
         Self { cluster, blocking: Arc::new(Semaphore::new(MAX_BLOCKING)) }
+    }
+
+    /// The answer to a client's read, if it can be given in place: a pull near the queue's tail that
+    /// has to wait for nothing.
+    pub(crate) fn answer_now(
+        &self,
+        user: &UserId,
+        query: &Query,
+        seen: u64,
+    ) -> Option<Result<OkBody, ErrorBody>> {
+        let Query::Pull(pull) = query else { return None };
+        let shown = seen.max(pull.applied.unwrap_or(0));
+        if pull.linearizable || self.cluster.applied() < shown {
+            return None;
+        }
+        let limit = match page_limit(pull.limit) {
+            Ok(limit) => limit,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let found = self.queue_now(user, pull.after, limit)?;
+        Some(found.map(|(piece, applied)| OkBody::Page(piece.into_page(applied))))
+    }
+
+    /// A page for pushing, if it can be read in place.
+    pub(crate) fn push_page_now(
+        &self,
+        user: &UserId,
+        after: u64,
+        limit: usize,
+    ) -> Option<Result<PushPage, ErrorBody>> {
+        let found = self.queue_now(user, after, limit)?;
+        Some(found.map(|(piece, applied)| piece.into_push(applied)))
     }
 
     /// Answers a client's read; `seen` is the log index that the answer must reflect at least.
@@ -88,8 +131,7 @@ impl Reads {
         }
         self.wait(seen.max(pull.applied.unwrap_or(0)), deadline).await?;
         let (piece, applied) = self.queue(user, pull.after, limit).await?;
-        let QueuePiece { items, bounds: QueueBounds { head, tail }, more } = piece;
-        Ok(Page { items, head, tail, more, applied })
+        Ok(piece.into_page(applied))
     }
 
     /// A page for pushing.
@@ -100,7 +142,7 @@ impl Reads {
         limit: usize,
     ) -> Result<PushPage, ErrorBody> {
         let (piece, applied) = self.queue(user, after, limit).await?;
-        Ok(PushPage { items: piece.items, tail: piece.bounds.tail, applied })
+        Ok(piece.into_push(applied))
     }
 
     /// Waits until this node applied `index`.
@@ -117,15 +159,32 @@ impl Reads {
         after: u64,
         limit: usize,
     ) -> Result<(QueuePiece, u64), ErrorBody> {
+        if let Some(found) = self.queue_now(&user, after, limit) {
+            return found;
+        }
         // Asked before the page: the page reflects at least this.
         let applied = self.cluster.applied();
-        let bounds = self.cluster.store().queue_bounds(&user).map_err(|why| fault(&why))?;
-        let piece = if bounds.tail.saturating_sub(after) <= NEAR {
-            queue_piece(self.cluster.store(), &user, after, limit).map_err(|why| fault(&why))?
-        } else {
-            self.blocking(move |store| queue_piece(store, &user, after, limit)).await?
-        };
+        let piece = self.blocking(move |store| queue_piece(store, &user, after, limit)).await?;
         Ok((piece, applied))
+    }
+
+    /// A page near the queue's tail; `None` for one that begins deeper.
+    fn queue_now(
+        &self,
+        user: &UserId,
+        after: u64,
+        limit: usize,
+    ) -> Option<Result<(QueuePiece, u64), ErrorBody>> {
+        let store = self.cluster.store();
+        let applied = self.cluster.applied();
+        let found = store.queue_bounds(user).and_then(|bounds| {
+            let near = bounds.tail.saturating_sub(after) <= NEAR;
+            near.then(|| queue_piece(store, user, after, limit)).transpose()
+        });
+        match found {
+            Ok(piece) => piece.map(|piece| Ok((piece, applied))),
+            Err(why) => Some(Err(fault(&why))),
+        }
     }
 
     async fn history(&self, user: UserId, history: History) -> Result<HistoryPage, ErrorBody> {

@@ -1,27 +1,22 @@
-//! What a session needs of a transport, and the task that writes to it.
+//! What a session needs of a transport, and what waits to be written to it.
 //!
-//! A transport is split in two: a source that gives frames, and a sink that takes them. The writer
-//! task owns the sink, so that a client that reads slowly delays neither what it sends nor what
-//! others get. How much may wait is the session's to bound; how long, the writer's.
+//! One task carries a connection, and polls its link in both directions: a client that reads slowly
+//! holds up neither what it sends nor what others get. How much may wait is the session's to bound;
+//! how long, the driver's.
 
+use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use roost_protocol::CloseCode;
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
 
-/// Frames that the writer may be behind.
-const MAX_FRAMES: usize = 2 * roost_protocol::limits::MAX_IN_FLIGHT;
-/// Frames that are written together.
-const MAX_BATCH: usize = 64;
+/// Room that an empty outbox keeps.
+const KEPT_CHUNKS: usize = 16;
 
-/// What a source read.
+/// What a link read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Inbound {
     /// A frame.
@@ -34,204 +29,151 @@ pub(crate) enum Inbound {
     Ended,
 }
 
-/// A transport, by its two halves.
-pub(crate) trait Transport: Send + 'static {
-    /// Where frames come from.
-    type Source: FrameSource;
-    /// Where frames go to.
-    type Sink: FrameSink;
+/// Why a connection ends: a code for the peer and its text for people, or nothing if the peer is
+/// gone.
+pub(crate) type Farewell = Option<(CloseCode, &'static str)>;
+
+/// One connection, as its session sees it. Holds no memory for what is not under way.
+pub(crate) trait Link: Send + 'static {
+    /// Whether the session must watch for silence, and ask for signs of life; not if the transport
+    /// does.
+    const WATCH_SILENCE: bool;
+
+    /// The next thing that comes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Inbound>;
+
+    /// Writes what waits, as far as the peer takes it; ready when nothing waits any more.
+    fn poll_write(&mut self, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Asks the peer for a sign of life with the next write.
+    fn probe(&mut self);
 
     /// Ends the connection with a code, after all that was sent, so that the peer can still read
     /// it. Waits for the peer at most `linger`.
-    fn close(
-        source: Self::Source,
-        sink: Self::Sink,
-        farewell: Option<(CloseCode, &'static str)>,
-        linger: Duration,
-    ) -> impl Future<Output = ()> + Send;
+    fn close(self, farewell: Farewell, linger: Duration) -> impl Future<Output = ()> + Send;
 }
 
-/// Gives frames.
-pub(crate) trait FrameSource: Send + 'static {
-    /// Whether the session must watch for silence; not if the transport does.
-    const WATCH_SILENCE: bool;
-
-    /// The next thing that comes. Dropping the future loses nothing.
-    fn next(&mut self) -> impl Future<Output = Inbound> + Send;
+/// Bytes that go out together.
+#[derive(Debug)]
+struct Chunk {
+    rest: Bytes,
+    /// The whole length, if it is a frame of the session.
+    frame: Option<usize>,
 }
 
-/// Takes frames.
-pub(crate) trait FrameSink: Send + 'static {
-    /// Writes frames and sees to it that they leave.
-    fn write(&mut self, frames: &mut Vec<Bytes>) -> impl Future<Output = io::Result<()>> + Send;
-
-    /// Asks the peer for a sign of life, where the transport does not by itself.
-    fn probe(&mut self) -> impl Future<Output = io::Result<()>> + Send;
-}
-
-/// How far the writer is.
+/// What waits to be written, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
-    frames: AtomicUsize,
-    bytes: AtomicUsize,
-    end: OnceLock<WriterEnd>,
-    notify: Notify,
+pub(crate) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// Whether the first chunk is on its way already.
+    begun: bool,
+    /// The session's frames, and their bytes, that were written and not reported yet.
+    written: (usize, usize),
 }
 
-impl Progress {
-    /// Waits until something was written, or the writer ended.
-    pub(crate) async fn made(&self) {
-        self.notify.notified().await;
+impl Outbox {
+    /// Adds a frame of the session.
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        let len = frame.len();
+        self.chunks.push_back(Chunk { rest: frame, frame: Some(len) });
     }
 
-    /// How the writer ended, if it did.
-    pub(crate) fn end(&self) -> Option<WriterEnd> {
-        self.end.get().copied()
+    /// Adds bytes of the transport's own, before all frames that are not begun.
+    pub(crate) fn push_urgent(&mut self, bytes: Bytes) {
+        self.chunks.insert(usize::from(self.begun), Chunk { rest: bytes, frame: None });
     }
 
-    /// Takes what was written since: frames and bytes.
-    pub(crate) fn take(&self) -> (usize, usize) {
-        (self.frames.swap(0, Ordering::Relaxed), self.bytes.swap(0, Ordering::Relaxed))
-    }
-}
-
-/// The writer task's handle.
-pub(crate) struct Writer<K> {
-    frames: mpsc::Sender<Bytes>,
-    progress: Arc<Progress>,
-    task: JoinHandle<(K, WriterEnd)>,
-}
-
-/// How a writer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriterEnd {
-    /// Everything was written.
-    Done,
-    /// The peer did not take over what was written.
-    TooSlow,
-    /// The connection is gone.
-    Broken,
-}
-
-impl<K: FrameSink> Writer<K> {
-    /// Starts a writer.
-    pub(crate) fn start(sink: K, write_timeout: Duration, keep_alive: Duration) -> Self {
-        let (frames, queue) = mpsc::channel(MAX_FRAMES);
-        let progress = Arc::new(Progress::default());
-        let task =
-            tokio::spawn(write_all(sink, queue, Arc::clone(&progress), write_timeout, keep_alive));
-        Self { frames, progress, task }
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
     }
 
-    /// Hands a frame over; false if the writer is gone or hopelessly behind.
-    pub(crate) fn send(&self, frame: Bytes) -> bool {
-        self.frames.try_send(frame).is_ok()
+    /// The first chunks, as many as there is room for; how many these are.
+    pub(crate) fn slices<'a>(&'a self, room: &mut [IoSlice<'a>]) -> usize {
+        let chunks = self.chunks.iter().zip(room);
+        chunks.map(|(chunk, slot)| *slot = IoSlice::new(&chunk.rest)).count()
     }
 
-    /// How far it is.
-    pub(crate) fn progress(&self) -> &Progress {
-        &self.progress
+    /// The same, without borrowing and without copying.
+    pub(crate) fn shared(&self, room: &mut [Bytes]) -> usize {
+        let chunks = self.chunks.iter().zip(room);
+        chunks.map(|(chunk, slot)| *slot = chunk.rest.clone()).count()
     }
 
-    /// Writes what is left, and gives the sink back unless that takes too long.
-    pub(crate) async fn finish(self, within: Duration) -> Option<K> {
-        drop(self.frames);
-        let abort = self.task.abort_handle();
-        match timeout(within, self.task).await {
-            Ok(Ok((sink, WriterEnd::Done | WriterEnd::TooSlow))) => Some(sink),
-            Ok(_) => None,
-            Err(_) => {
-                abort.abort();
-                None
+    /// So many bytes from the front are written.
+    pub(crate) fn advance(&mut self, mut bytes: usize) {
+        while let Some(first) = self.chunks.front_mut() {
+            if bytes < first.rest.len() {
+                first.rest.advance(bytes);
+                self.begun |= bytes > 0;
+                return;
             }
+            bytes -= first.rest.len();
+            if let Some(len) = first.frame {
+                self.written.0 += 1;
+                self.written.1 += len;
+            }
+            self.begun = false;
+            self.chunks.pop_front();
+        }
+        if self.chunks.capacity() > KEPT_CHUNKS {
+            self.chunks = VecDeque::new();
         }
     }
-}
 
-async fn write_all<K: FrameSink>(
-    mut sink: K,
-    mut queue: mpsc::Receiver<Bytes>,
-    progress: Arc<Progress>,
-    write_timeout: Duration,
-    keep_alive: Duration,
-) -> (K, WriterEnd) {
-    let mut batch = Vec::with_capacity(MAX_BATCH);
-    let mut probe_at = Instant::now() + keep_alive;
-    let outcome = loop {
-        let written = match timeout_at(probe_at, queue.recv_many(&mut batch, MAX_BATCH)).await {
-            Ok(0) => break WriterEnd::Done,
-            Ok(frames) => {
-                let bytes: usize = batch.iter().map(Bytes::len).sum();
-                let written = timeout(write_timeout, sink.write(&mut batch)).await;
-                progress.frames.fetch_add(frames, Ordering::Relaxed);
-                progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-                written
-            }
-            Err(_) => {
-                probe_at = Instant::now() + keep_alive;
-                timeout(write_timeout, sink.probe()).await
-            }
-        };
-        batch.clear();
-        progress.notify.notify_one();
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => break WriterEnd::Broken,
-            Err(_) => break WriterEnd::TooSlow,
-        }
-    };
-    // Nobody hands anything over to a writer that has said its end.
-    drop(queue);
-    let _ = progress.end.set(outcome);
-    progress.notify.notify_one();
-    (sink, outcome)
+    /// The session's frames that were written since this was last asked, and their bytes.
+    pub(crate) fn take_written(&mut self) -> (usize, usize) {
+        std::mem::take(&mut self.written)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A sink that takes so many frames, then none.
-    struct Takes(usize);
-
-    impl FrameSink for Takes {
-        async fn write(&mut self, frames: &mut Vec<Bytes>) -> io::Result<()> {
-            for _ in frames.drain(..) {
-                match self.0.checked_sub(1) {
-                    Some(left) => self.0 = left,
-                    None => std::future::pending().await,
-                }
-            }
-            Ok(())
+    fn outbox(frames: &[&'static str]) -> Outbox {
+        let mut outbox = Outbox::default();
+        for frame in frames {
+            outbox.push(Bytes::from_static(frame.as_bytes()));
         }
-
-        async fn probe(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        outbox
     }
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[tokio::test]
-    async fn what_was_sent_is_written_before_the_end() {
-        let writer = Writer::start(Takes(100), SECOND, SECOND);
-        for _ in 0..100 {
-            assert!(writer.send(Bytes::from_static(b"x")));
-        }
-        assert_eq!(writer.finish(SECOND).await.unwrap().0, 0);
+    fn waiting(outbox: &Outbox) -> Vec<String> {
+        let mut room = vec![Bytes::new(); 8];
+        let count = outbox.shared(&mut room);
+        room[..count].iter().map(|one| String::from_utf8(one.to_vec()).unwrap()).collect()
     }
 
-    #[tokio::test]
-    async fn a_peer_that_takes_nothing_ends_the_writer_in_time() {
-        let patience = Duration::from_millis(20);
-        let writer = Writer::start(Takes(0), patience, SECOND * 60);
-        assert!(writer.send(Bytes::from_static(b"x")));
-        let started = Instant::now();
-        while writer.progress().end().is_none() {
-            writer.progress().made().await;
-        }
-        assert_eq!(writer.progress().end(), Some(WriterEnd::TooSlow));
-        assert!(started.elapsed() >= patience);
-        assert!(!writer.send(Bytes::from_static(b"y")));
+    #[test]
+    fn whole_frames_are_reported_once() {
+        let mut outbox = outbox(&["abc", "de", "f"]);
+        outbox.advance(4);
+        assert_eq!(outbox.take_written(), (1, 3));
+        assert_eq!(waiting(&outbox), ["e", "f"]);
+        outbox.advance(2);
+        assert_eq!(outbox.take_written(), (2, 3));
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.take_written(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_urgent_cuts_no_frame_and_counts_as_none() {
+        let mut outbox = outbox(&["abc", "de"]);
+        outbox.push_urgent(Bytes::from_static(b"1"));
+        assert_eq!(waiting(&outbox), ["1", "abc", "de"]);
+        outbox.advance(2);
+        outbox.push_urgent(Bytes::from_static(b"2"));
+        assert_eq!(waiting(&outbox), ["bc", "2", "de"]);
+        outbox.advance(5);
+        assert_eq!(outbox.take_written(), (2, 5));
+    }
+
+    #[test]
+    fn a_write_takes_what_there_is_room_for() {
+        let outbox = outbox(&["a", "b", "c"]);
+        let mut room = [IoSlice::new(b""); 2];
+        assert_eq!(outbox.slices(&mut room), 2);
+        assert_eq!((&*room[0], &*room[1]), (&b"a"[..], &b"b"[..]));
     }
 }

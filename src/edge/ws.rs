@@ -4,8 +4,12 @@
 //! only which this node does not speak. Compression is never offered. A message's length is looked
 //! at before room is made for it.
 
-use std::io;
+use std::cell::RefCell;
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,33 +17,33 @@ use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use bytes::{Bytes, BytesMut};
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::TokioIo;
-use roost_protocol::limits::MAX_FRAME_BYTES;
-use roost_protocol::{CloseCode, Encoding, ErrorCode, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use roost_protocol::websocket::{self, Incoming, Opcode, WebSocketDecoder, WebSocketError};
+use roost_protocol::{
+    CloseCode, Encoding, ErrorCode, Framing, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK,
+};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
 use super::Context;
 use super::http::ApiError;
 use super::session::driver;
-use super::transport::{FrameSink, FrameSource, Inbound, Transport};
+use super::transport::{Farewell, Inbound, Link, Outbox};
 
-/// Bytes that are read at a time; each connection has a buffer of this size.
-const READ_BUFFER: usize = 8 * 1024;
-/// Written frames are gathered up to this many bytes before they leave.
-const WRITE_BUFFER: usize = 16 * 1024;
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// Frames that are written at a time.
+const WRITE_SLICES: usize = 32;
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+thread_local! {
+    /// Where what comes is read to first.
+    static READ_ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Answers `GET /v1/ws`.
 pub(crate) async fn upgrade(State(context): State<Arc<Context>>, mut request: Request) -> Response {
@@ -75,22 +79,14 @@ async fn connection(
     permit: Option<OwnedSemaphorePermit>,
 ) {
     let Ok(Ok(io)) = timeout(context.options.connect_timeout, upgraded).await else { return };
-    let socket =
-        WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(config())).await;
-    let (sink, stream) = socket.split();
+    // What HTTP needed for the connection goes, but for what was read already.
+    let Ok(Parts { io, read_buf, .. }) = io.downcast::<TokioIo<TcpStream>>() else { return };
+    let link = WebSocket::new(io.into_inner(), encoding, &read_buf);
+    drop(read_buf);
     let refused = permit.is_none().then_some(CloseCode::Overloaded);
     let _open = context.metrics.connection("websocket");
-    let (source, sink) = (Source { stream, encoding }, Sink { sink, encoding });
-    driver::serve::<WebSocket>(context, source, sink, encoding, refused).await;
+    driver::serve(context, link, Framing::WebSocket(encoding), refused).await;
     drop(permit);
-}
-
-fn config() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(MAX_FRAME_BYTES))
-        .max_frame_size(Some(MAX_FRAME_BYTES))
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
 }
 
 /// Whether a browser of the request's origin may connect. What is no browser sends none.
@@ -126,102 +122,135 @@ fn choose_subprotocol(headers: &HeaderMap) -> Option<(Encoding, Option<&'static 
     })
 }
 
-/// The transport.
-pub(crate) struct WebSocket;
-
-/// The receiving half.
-pub(crate) struct Source {
-    stream: SplitStream<Socket>,
+/// One connection after its handshake.
+pub(crate) struct WebSocket {
+    stream: TcpStream,
     encoding: Encoding,
+    decoder: WebSocketDecoder,
+    /// The beginning of a frame whose end has not come.
+    buffer: BytesMut,
+    /// The newest ping's answer.
+    pong: Option<Bytes>,
+    /// Whether to ask for a sign of life.
+    ping: bool,
 }
 
-/// The sending half.
-pub(crate) struct Sink {
-    sink: SplitSink<Socket, Message>,
-    encoding: Encoding,
-}
+impl WebSocket {
+    fn new(stream: TcpStream, encoding: Encoding, read: &[u8]) -> Self {
+        let (decoder, buffer) = (WebSocketDecoder::default(), BytesMut::from(read));
+        Self { stream, encoding, decoder, buffer, pong: None, ping: false }
+    }
 
-impl FrameSource for Source {
-    const WATCH_SILENCE: bool = true;
+    /// Takes bytes from the connection: through the thread's own room while nothing waits here for
+    /// its end, so that an idle connection has none.
+    fn poll_read(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<usize>> {
+        if !self.buffer.is_empty() {
+            if self.buffer.len() == self.buffer.capacity() {
+                self.buffer.reserve(READ_BYTES);
+            }
+            // The future holds nothing: dropped before it is ready, it has taken nothing.
+            return pin!(self.stream.read_buf(&mut self.buffer)).poll(cx);
+        }
+        READ_ROOM.with_borrow_mut(|room| {
+            room.resize(READ_BYTES, 0);
+            let mut room = ReadBuf::new(room);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+            self.buffer = BytesMut::from(room.filled());
+            Poll::Ready(Ok(room.filled().len()))
+        })
+    }
 
-    async fn next(&mut self) -> Inbound {
-        match self.stream.next().await {
-            Some(Ok(message)) => inbound(message, self.encoding),
-            Some(Err(WsError::Capacity(_))) => Inbound::Unreadable(CloseCode::FrameTooLarge),
-            Some(Err(WsError::Utf8(_) | WsError::Protocol(_))) => {
+    fn inbound(&mut self, incoming: Incoming) -> Inbound {
+        match (incoming, self.encoding) {
+            // JSON that is no UTF-8 is no JSON: its decoder tells.
+            (Incoming::Text(bytes), Encoding::Json)
+            | (Incoming::Binary(bytes), Encoding::MessagePack) => Inbound::Frame(bytes),
+            (Incoming::Text(_) | Incoming::Binary(_), _) => {
                 Inbound::Unreadable(CloseCode::BadFrame)
             }
-            Some(Err(_)) | None => Inbound::Ended,
-        }
-    }
-}
-
-fn inbound(message: Message, encoding: Encoding) -> Inbound {
-    match (message, encoding) {
-        (Message::Text(text), Encoding::Json) => Inbound::Frame(text.into()),
-        (Message::Binary(bytes), Encoding::MessagePack) => Inbound::Frame(bytes),
-        (Message::Text(_) | Message::Binary(_), _) => Inbound::Unreadable(CloseCode::BadFrame),
-        // The library answers pings by itself.
-        (Message::Ping(_) | Message::Pong(_), _) => Inbound::Alive,
-        (Message::Close(_) | Message::Frame(_), _) => Inbound::Ended,
-    }
-}
-
-impl FrameSink for Sink {
-    async fn write(&mut self, frames: &mut Vec<Bytes>) -> io::Result<()> {
-        for frame in frames.drain(..) {
-            let message = match self.encoding {
-                Encoding::Json => {
-                    Message::Text(Utf8Bytes::try_from(frame).map_err(io::Error::other)?)
-                }
-                Encoding::MessagePack => Message::Binary(frame),
-            };
-            self.sink.feed(message).await.map_err(io::Error::other)?;
-        }
-        self.sink.flush().await.map_err(io::Error::other)
-    }
-
-    async fn probe(&mut self) -> io::Result<()> {
-        self.sink.send(Message::Ping(Bytes::new())).await.map_err(io::Error::other)
-    }
-}
-
-impl Transport for WebSocket {
-    type Source = Source;
-    type Sink = Sink;
-
-    async fn close(
-        source: Source,
-        mut sink: Sink,
-        farewell: Option<(CloseCode, &'static str)>,
-        linger: Duration,
-    ) {
-        let goodbye = async {
-            match farewell {
-                Some((code, message)) => {
-                    let code = WireCode::from(code.number());
-                    let frame = CloseFrame { code, reason: message.into() };
-                    sink.sink.send(Message::Close(Some(frame))).await
-                }
-                // The peer closes: its close frame is answered.
-                None => sink.sink.close().await,
+            (Incoming::Ping(bytes), _) => {
+                self.pong = Some(bytes);
+                Inbound::Alive
             }
-        };
-        if !matches!(timeout(linger, goodbye).await, Ok(Ok(()))) {
-            return;
+            (Incoming::Pong, _) => Inbound::Alive,
+            (Incoming::Close(_), _) => Inbound::Ended,
         }
-        let Ok(socket) = sink.sink.reunite(source.stream) else { return };
-        let _ = timeout(linger, drain(socket.into_inner())).await;
+    }
+}
+
+impl Link for WebSocket {
+    const WATCH_SILENCE: bool = true;
+
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Inbound> {
+        loop {
+            match self.decoder.next(&mut self.buffer) {
+                Ok(Some(incoming)) => return Poll::Ready(self.inbound(incoming)),
+                Ok(None) => {}
+                Err(WebSocketError::TooLarge) => {
+                    return Poll::Ready(Inbound::Unreadable(CloseCode::FrameTooLarge));
+                }
+                Err(WebSocketError::Violation(_)) => {
+                    return Poll::Ready(Inbound::Unreadable(CloseCode::BadFrame));
+                }
+            }
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Inbound::Ended),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        outbox: &mut Outbox,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(bytes) = self.pong.take() {
+            outbox.push_urgent(websocket::frame(Opcode::Pong, &bytes));
+        }
+        if std::mem::take(&mut self.ping) {
+            outbox.push_urgent(websocket::frame(Opcode::Ping, b""));
+        }
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(b""); WRITE_SLICES];
+            let count = outbox.slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            match ready!(stream.poll_write_vectored(cx, &slices[..count]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => outbox.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn probe(&mut self) {
+        self.ping = true;
+    }
+
+    async fn close(mut self, farewell: Farewell, linger: Duration) {
+        let payload = match farewell {
+            Some((code, reason)) => [&code.number().to_be_bytes(), reason.as_bytes()].concat(),
+            // The peer closes: its close frame is answered.
+            None => Vec::new(),
+        };
+        let goodbye = async {
+            self.stream.write_all(&websocket::frame(Opcode::Close, &payload)).await?;
+            drain(&mut self.stream).await
+        };
+        let _ = timeout(linger, goodbye).await;
     }
 }
 
 /// Says that nothing more comes, then reads what the peer still sends and throws it away: data that
 /// nobody read would make the operating system reset the connection, and the peer might lose the
 /// closing frame with it.
-async fn drain(mut io: TokioIo<Upgraded>) -> io::Result<()> {
-    io.shutdown().await?;
-    let mut scratch = [0; 4 * 1024];
-    while io.read(&mut scratch).await? > 0 {}
+async fn drain(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut scratch = [0; 1024];
+    while stream.read(&mut scratch).await? > 0 {}
     Ok(())
 }
 
@@ -274,16 +303,5 @@ mod tests {
             Some((Encoding::Json, Some(SUBPROTOCOL_JSON)))
         );
         assert_eq!(chosen(&[(name, "x, roost.v2.json")]), None);
-    }
-
-    #[test]
-    fn frames_of_the_other_kind_are_bad() {
-        let text = || Message::Text("{}".into());
-        let binary = || Message::Binary(Bytes::from_static(b"\x80"));
-        assert!(matches!(inbound(text(), Encoding::Json), Inbound::Frame(_)));
-        assert!(matches!(inbound(binary(), Encoding::MessagePack), Inbound::Frame(_)));
-        let bad = Inbound::Unreadable(CloseCode::BadFrame);
-        assert_eq!(inbound(binary(), Encoding::Json), bad);
-        assert_eq!(inbound(text(), Encoding::MessagePack), bad);
     }
 }

@@ -16,7 +16,7 @@ use roost_cluster::{Committed, SubmitError};
 use roost_protocol::limits::MAX_IN_FLIGHT;
 use roost_protocol::reply::{Closing, ItemsPush, Pong};
 use roost_protocol::{
-    CloseCode, Encoding, ErrorBody, ErrorCode, OkBody, Operation, OperationKind, Push, Request,
+    CloseCode, ErrorBody, ErrorCode, Framing, OkBody, Operation, OperationKind, Push, Request,
     RequestError, ServerFrame,
 };
 use roost_storage::command::{Actor, Attempt, Command, Reply};
@@ -37,7 +37,7 @@ pub(crate) const MAX_READS: usize = 2;
 /// One connection's session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    encoding: Encoding,
+    framing: Framing,
     phase: Phase,
     /// Requests that were read and not answered yet.
     in_flight: usize,
@@ -84,9 +84,9 @@ struct Open {
 impl Session {
     /// A session that waits for `connect`. `attempts` is a random number: the names of this
     /// connection's attempts are counted up from it.
-    pub(crate) fn new(encoding: Encoding, attempts: u64) -> Self {
+    pub(crate) fn new(framing: Framing, attempts: u64) -> Self {
         Self {
-            encoding,
+            framing,
             phase: Phase::Waiting,
             in_flight: 0,
             queued_frames: 0,
@@ -186,7 +186,7 @@ impl Session {
     }
 
     fn frame(&mut self, bytes: &[u8], out: &mut Vec<Action>) {
-        match self.encoding.decode_request(bytes) {
+        match self.framing.encoding().decode_request(bytes) {
             Ok(request) if self.is_open() => self.request(request, out),
             Ok(request) => self.first_request(request, out),
             Err(RequestError::BadFrame(_)) => self.close(CloseCode::BadFrame, out),
@@ -375,7 +375,7 @@ impl Session {
     }
 
     fn send(&mut self, frame: &ServerFrame, out: &mut Vec<Action>) {
-        let bytes: Bytes = self.encoding.server_bytes(frame);
+        let bytes: Bytes = self.framing.server_frame(frame);
         self.queued_frames += 1;
         self.queued_bytes += bytes.len();
         out.push(Action::Send(bytes));

@@ -8,8 +8,8 @@ use roost_cluster::{Committed, SubmitError};
 use roost_protocol::limits::{Limits, MAX_IN_FLIGHT};
 use roost_protocol::reply::Connected;
 use roost_protocol::{
-    CloseCode, Device, DeviceKind, Encoding, ErrorBody, ErrorCode, Item, ItemContent, OkBody,
-    OperationKind,
+    CloseCode, Device, DeviceKind, Encoding, ErrorBody, ErrorCode, Framing, Item, ItemContent,
+    OkBody, OperationKind,
 };
 use roost_storage::command::{Command, Rejection, Reply, Target};
 use roost_storage::model::{ConversationId, DeviceId, UserId};
@@ -23,7 +23,7 @@ struct Script(Session);
 
 impl Script {
     fn new() -> Self {
-        Self(Session::new(Encoding::Json, 100))
+        Self(Session::new(Framing::Bare(Encoding::Json), 100))
     }
 
     /// A script after a `connect` with this window, at a queue of `tail` items of which the device
