@@ -34,7 +34,19 @@ fn body(body: &Body) -> usize {
     }
 }
 
+/// A body's bytes in the longest form that any text or bytes have.
+const LONGEST_BYTE: usize = 6;
+
 impl Message {
+    /// An upper bound of its encoded length, in bytes, by its parts' lengths alone: it is found
+    /// without looking at them, and may be far off.
+    pub fn encoded_most(&self) -> usize {
+        let texts = self.sender.len()
+            + self.client_id.len()
+            + self.content_type.as_ref().map_or(0, |text| text.len());
+        MESSAGE_FIELDS + LONGEST_BYTE * (texts + self.body.len()) + 16
+    }
+
     /// An upper bound of its encoded length, in bytes.
     pub fn encoded_bound(&self) -> usize {
         MESSAGE_FIELDS
@@ -46,6 +58,19 @@ impl Message {
 }
 
 impl Item {
+    /// An upper bound of its encoded length, in bytes, found without looking at texts; it may be far
+    /// off.
+    pub fn encoded_most(&self) -> usize {
+        ITEM_FIELDS
+            + match &self.content {
+                ItemContent::Message { conversation, message }
+                | ItemContent::Edit { conversation, message } => {
+                    2 + LONGEST_BYTE * conversation.len() + message.encoded_most()
+                }
+                _ => return self.encoded_bound(),
+            }
+    }
+
     /// An upper bound of its encoded length, in bytes.
     pub fn encoded_bound(&self) -> usize {
         ITEM_FIELDS

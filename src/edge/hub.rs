@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -29,6 +29,8 @@ pub(crate) struct Signal {
     waker: AtomicWaker,
     tail: AtomicU64,
     marks: AtomicU8,
+    /// Whether a queue that grew is no reason to wake.
+    quiet: AtomicBool,
 }
 
 /// The marks that were taken.
@@ -43,9 +45,16 @@ pub(crate) struct Marks {
 }
 
 impl Signal {
+    /// Says that nothing is pushed to this session: it learns of its queue when it wakes anyway.
+    pub(crate) fn be_quiet(&self) {
+        self.quiet.store(true, Ordering::Relaxed);
+    }
+
     fn grew(&self, tail: u64) {
         self.tail.fetch_max(tail, Ordering::Relaxed);
-        self.mark(GREW);
+        if !self.quiet.load(Ordering::Relaxed) {
+            self.mark(GREW);
+        }
     }
 
     fn mark(&self, mark: u8) {

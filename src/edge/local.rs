@@ -16,10 +16,12 @@ use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 
 use super::admission::Gate;
+use super::budget::Budget;
 use super::metrics::Metrics;
 use super::reads::Reads;
 use super::session::driver;
 use super::transport::{Farewell, Inbound, Link, Outbox};
+use super::unsent::Unsent;
 use super::{Context, EdgeOptions, Hub};
 use crate::auth::Auth;
 
@@ -35,6 +37,8 @@ impl LocalEdge {
         let context = Context {
             reads: Reads::new(cluster.clone()),
             gate: Gate::new(&options),
+            budget: Budget::new(),
+            unsent: Unsent::default(),
             cluster,
             hub,
             auth,

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     /// The operating system's figures, whose names have no prefix.
     process: Registry,
     requests: Family<RequestLabels, Counter>,
+    /// The counters of answers without an error, by the operation's number: nearly all answers.
+    done: Vec<Counter>,
     sessions: Family<TransportLabels, Gauge>,
     opened: Family<TransportLabels, Counter>,
     http: Family<HttpLabels, Counter>,
@@ -70,10 +72,12 @@ impl Metrics {
     pub(crate) fn new(data: Option<PathBuf>) -> Self {
         let mut process = Registry::default();
         process.register_collector(Box::new(ProcessCosts::new(data)));
+        let requests = Family::default();
         let mut metrics = Self {
             registry: Registry::with_prefix("roost"),
             process,
-            requests: Family::default(),
+            done: OperationKind::ALL.iter().map(|kind| done(&requests, *kind)).collect(),
+            requests,
             sessions: Family::default(),
             opened: Family::default(),
             http: Family::default(),
@@ -114,6 +118,10 @@ impl Metrics {
 
     /// Counts an answer.
     pub(crate) fn answered(&self, operation: Option<OperationKind>, error: Option<ErrorCode>) {
+        if let (Some(operation), None) = (operation, error) {
+            self.done[operation as usize].inc();
+            return;
+        }
         let operation = operation.map_or("unknown", OperationKind::as_str);
         let code = error.map_or("ok", ErrorCode::as_str);
         self.requests.get_or_create(&RequestLabels { operation, code }).inc();
@@ -174,6 +182,11 @@ impl Metrics {
         self.is_leader.set(u64::from(status.leader == Some(status.node)));
         self.devices.set(devices as u64);
     }
+}
+
+fn done(requests: &Family<RequestLabels, Counter>, kind: OperationKind) -> Counter {
+    let labels = RequestLabels { operation: kind.as_str(), code: "ok" };
+    requests.get_or_create(&labels).clone()
 }
 
 /// An open connection, as long as it is held.

@@ -20,6 +20,8 @@ mod metrics;
 mod transport;
 mod session;
 mod admission;
+mod budget;
+mod unsent;
 mod ws;
 mod quic;
 mod http;
@@ -32,15 +34,17 @@ use std::time::Duration;
 
 use roost_cluster::Cluster;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::auth::Auth;
 use crate::keys::NodeKeys;
 use admission::Gate;
+use budget::Budget;
 use metrics::Metrics;
 use reads::Reads;
+use unsent::Unsent;
 
 pub use hub::Hub;
 pub use local::LocalEdge;
@@ -49,6 +53,9 @@ pub(crate) use process::cpu_seconds;
 
 /// Tries to find one port number that is free on both TCP and UDP, if any may be taken.
 const PORT_ATTEMPTS: usize = 20;
+
+/// TCP connections that the operating system holds for this node until they are accepted.
+const BACKLOG: u32 = 4_096;
 
 /// What every connection of this node shares.
 pub(crate) struct Context {
@@ -59,6 +66,8 @@ pub(crate) struct Context {
     reads: Reads,
     metrics: Metrics,
     gate: Gate,
+    budget: Arc<Budget>,
+    unsent: Unsent,
     /// True once the node stops.
     shutdown: watch::Sender<bool>,
 }
@@ -129,6 +138,8 @@ impl Edge {
         let context = Arc::new(Context {
             reads: Reads::new(cluster.clone()),
             gate: Gate::new(&options),
+            budget: Budget::new(),
+            unsent: Unsent::default(),
             metrics: Metrics::new(options.data.clone()),
             cluster,
             hub,
@@ -156,6 +167,18 @@ impl Edge {
     }
 }
 
+/// Listens on TCP, with room for many clients that come at once.
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A node that comes back must not wait for its old connections' last packets.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Binds TCP and UDP on the same port number.
 async fn bind(
     listen: SocketAddr,
@@ -164,7 +187,7 @@ async fn bind(
     let failed = |source| EdgeError::Listen { address: listen, source };
     let mut attempts = if listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listener = listen_tcp(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         attempts -= 1;
         match quic::endpoint(address, config.clone()) {

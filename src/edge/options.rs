@@ -58,7 +58,7 @@ impl EdgeOptions {
             keep_alive: Duration::from_millis(KEEP_ALIVE_MS),
             idle_timeout: Duration::from_millis(IDLE_TIMEOUT_MS),
             write_timeout: Duration::from_secs(20),
-            look_interval: Duration::from_secs(5),
+            look_interval: Duration::from_secs(15),
             linger: Duration::from_secs(2),
         }
     }

@@ -264,6 +264,32 @@ impl Room {
     }
 }
 
+/// What still fits into a page of items. Nearly every page is far below a frame's length, so texts
+/// are looked at only where the rough bounds of all items pass it.
+enum ItemRoom {
+    Rough(Room),
+    Exact(Room),
+}
+
+impl ItemRoom {
+    fn new() -> Self {
+        Self::Rough(Room(MAX_PAGE_BYTES))
+    }
+
+    /// Whether `item` goes in after `items`.
+    fn take(&mut self, items: &[Item], item: &Item) -> bool {
+        if let Self::Rough(room) = self {
+            if room.take(item.encoded_most(), false) {
+                return true;
+            }
+            let taken: usize = items.iter().map(|item| item.encoded_bound() + 1).sum();
+            *self = Self::Exact(Room(MAX_PAGE_BYTES.saturating_sub(taken)));
+        }
+        let Self::Exact(room) = self else { return true };
+        room.take(item.encoded_bound(), items.is_empty())
+    }
+}
+
 fn queue_piece(
     store: &Store,
     user: &UserId,
@@ -271,14 +297,14 @@ fn queue_piece(
     limit: usize,
 ) -> Result<QueuePiece, Fault> {
     let now_ms = unix_ms().max(store.now_ms());
-    let mut room = Room(MAX_PAGE_BYTES);
-    let mut items: Vec<Item> = Vec::new();
+    let mut room = ItemRoom::new();
+    let mut items: Vec<Item> = Vec::with_capacity(PIECE.min(limit));
     loop {
         let after = items.last().map_or(after, |item| item.seq);
         let page = store.queue_page(user, after, PIECE.min(limit - items.len()), now_ms)?;
         let empty = page.items.is_empty();
         for item in page.items.into_iter().map(item_out) {
-            if !room.take(item.encoded_bound(), items.is_empty()) {
+            if !room.take(&items, &item) {
                 return Ok(QueuePiece { items, bounds: page.bounds, more: true });
             }
             items.push(item);
@@ -361,6 +387,8 @@ fn conversations_piece(
 
 #[cfg(test)]
 mod tests {
+    use roost_protocol::{ItemContent, Message};
+
     use super::*;
 
     #[test]
@@ -369,6 +397,33 @@ mod tests {
         assert_eq!(page_limit(Some(500)), Ok(500));
         for limit in [0, 501, u32::MAX] {
             assert_eq!(page_limit(Some(limit)).unwrap_err().code, ErrorCode::BadRequest);
+        }
+    }
+
+    #[test]
+    fn a_page_of_items_is_cut_by_what_they_really_take() {
+        let item = |len: usize| Item {
+            seq: 1,
+            content: ItemContent::Message {
+                conversation: "g-0-1".into(),
+                message: Message {
+                    seq: 1,
+                    sender: "alice".into(),
+                    at_ms: 1,
+                    body: "x".repeat(len).into(),
+                    content_type: None,
+                    client_id: "1".into(),
+                    expires_at_ms: None,
+                },
+            },
+        };
+        for len in [0, 200, 60_000] {
+            let (mut room, mut items) = (ItemRoom::new(), Vec::new());
+            while room.take(&items, &item(len)) && items.len() < 10_000 {
+                items.push(item(len));
+            }
+            let each = item(len).encoded_bound() + 1;
+            assert_eq!(items.len(), (MAX_PAGE_BYTES / each).min(10_000), "bodies of {len}");
         }
     }
 

@@ -83,6 +83,7 @@ proptest! {
     #[test]
     fn no_item_is_longer_than_its_bound(item in item()) {
         let bound = item.encoded_bound();
+        prop_assert!(bound <= item.encoded_most());
         let push = |items| ServerFrame::Push(Push::Items(ItemsPush { items, tail: 1, applied: 1 }));
         for encoding in ENCODINGS {
             let empty = encoding.server_bytes(&push(vec![])).len();

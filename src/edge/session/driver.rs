@@ -16,18 +16,21 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use roost_cluster::Pending;
 use roost_cluster::host::unix_ms;
+use roost_cluster::{Pending, SubmitError};
 use roost_protocol::{CloseCode, Framing};
 use roost_storage::model::UserId;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::admit::{Admitted, admit};
 use super::event::{Action, Event, Job};
 use super::machine::Session;
+use super::timer::{Due, Timer};
 use crate::edge::Context;
+use crate::edge::budget::Ticket;
 use crate::edge::hub::{Marks, Registration, Signal};
 use crate::edge::transport::{Farewell, Inbound, Link, Outbox};
+use crate::edge::unsent::UnsentBytes;
 
 /// Events that are taken in before what came of them is written.
 const MAX_EVENTS: usize = 64;
@@ -51,8 +54,8 @@ enum Done {
 
 /// Work under way.
 enum Running {
-    /// A command that was submitted.
-    Command(Option<Job>, Pending),
+    /// A command that was submitted, and its place in the node's budget.
+    Command(Option<(Job, Ticket)>, Pending),
     /// Anything else.
     Other(Pin<Box<dyn Future<Output = Done> + Send>>),
 }
@@ -64,32 +67,12 @@ impl Future for Running {
         match &mut *self {
             Self::Command(job, pending) => {
                 let result = ready!(pending.as_mut().poll(cx));
-                let job = job.take().expect("a future is not polled after its end");
+                let (job, ticket) = job.take().expect("a future is not polled after its end");
+                ticket.done(Instant::now());
                 Poll::Ready(Done::Event(Event::Committed { job, result }))
             }
             Self::Other(work) => work.as_mut().poll(cx),
         }
-    }
-}
-
-/// When something is to be done without anything happening.
-struct Due {
-    /// When `connect` must have come, the token ends, or shutting down takes too long.
-    alarm: Instant,
-    /// The next look at the queue without a hint.
-    look: Instant,
-    /// The next question for a sign of life.
-    probe: Instant,
-    /// When silence is too long.
-    idle: Option<Instant>,
-    /// When the client must have taken over a frame.
-    write: Option<Instant>,
-}
-
-impl Due {
-    fn first(&self) -> Instant {
-        let fixed = self.alarm.min(self.look).min(self.probe);
-        self.idle.into_iter().chain(self.write).fold(fixed, Instant::min)
     }
 }
 
@@ -98,14 +81,13 @@ struct Driver<L> {
     session: Session,
     link: L,
     outbox: Outbox,
+    unsent: UnsentBytes,
     running: FuturesUnordered<Running>,
     signal: Arc<Signal>,
     seat: Option<Registration>,
     user: Option<UserId>,
     due: Due,
-    timer: Pin<Box<Sleep>>,
-    /// When the timer fires.
-    armed: Instant,
+    timer: Timer,
     /// The clock's reading when the task woke.
     now: Instant,
     stopping: bool,
@@ -142,18 +124,17 @@ impl<L: Link> Driver<L> {
             idle: L::WATCH_SILENCE.then_some(now + options.idle_timeout),
             write: None,
         };
-        let armed = due.first();
         Self {
             session: Session::new(framing, rand::random()),
             link,
             outbox: Outbox::default(),
+            unsent: context.unsent.share(),
             running: FuturesUnordered::new(),
             signal: Arc::new(Signal::default()),
             seat: None,
             user: None,
-            timer: Box::pin(sleep_until(armed)),
+            timer: Timer::at(due.first()),
             due,
-            armed,
             now,
             stopping: false,
             expires_at_ms: u64::MAX,
@@ -225,6 +206,7 @@ impl<L: Link> Driver<L> {
         let mut next = Some(event);
         let mut flow = ControlFlow::Continue(());
         while let Some(event) = next {
+            self.session.set_room(self.unsent.room());
             self.session.step(unix_ms(), event, &mut actions);
             flow = actions.drain(..).try_for_each(|action| {
                 self.carry_out(action).map_continue(|event| {
@@ -257,6 +239,9 @@ impl<L: Link> Driver<L> {
             Done::Event(event) => event,
             Done::Admitted(admitted) => {
                 let Admitted { admission, seat, expires_at_ms } = *admitted;
+                if admission.window == 0 {
+                    self.signal.be_quiet();
+                }
                 self.seat = Some(seat);
                 self.user = Some(admission.user.clone());
                 self.expires_at_ms = expires_at_ms;
@@ -292,6 +277,7 @@ impl<L: Link> Driver<L> {
             self.due.write = Some(self.now + self.context.options.write_timeout);
         }
         if frames > 0 {
+            self.unsent.remove(bytes);
             self.step(Event::Written { frames, bytes })?;
         }
         ControlFlow::Continue(frames > 0)
@@ -299,28 +285,12 @@ impl<L: Link> Driver<L> {
 
     /// Does what is due by the clock; whether there was anything.
     fn poll_due(&mut self, cx: &mut TaskContext<'_>) -> ControlFlow<Farewell, bool> {
-        loop {
-            let first = self.due.first();
-            if first < self.armed {
-                self.arm(first);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return ControlFlow::Continue(false);
-            }
-            self.now = Instant::now();
-            if first <= self.now {
-                self.due_now()?;
-                self.arm(self.due.first());
-                return ControlFlow::Continue(true);
-            }
-            // What it was set for was put off.
-            self.arm(first);
-        }
-    }
-
-    fn arm(&mut self, at: Instant) {
-        self.armed = at;
-        self.timer.as_mut().reset(at);
+        let Poll::Ready(now) = self.timer.poll(self.due.first(), cx) else {
+            return ControlFlow::Continue(false);
+        };
+        self.now = now;
+        self.due_now()?;
+        ControlFlow::Continue(true)
     }
 
     fn due_now(&mut self) -> ControlFlow<Farewell> {
@@ -376,16 +346,23 @@ impl<L: Link> Driver<L> {
     /// Carries out an action; the event that follows from it at once, if there is one.
     fn carry_out(&mut self, action: Action) -> ControlFlow<Farewell, Option<Event>> {
         match action {
-            Action::Send(frame) => self.outbox.push(frame),
+            Action::Send(frame) => {
+                self.unsent.add(frame.len());
+                self.outbox.push(frame);
+            }
             Action::Close { code, message } => return ControlFlow::Break(Some((code, message))),
             Action::Count { operation, error } => self.context.metrics.answered(operation, error),
             Action::CountPushed(items) => {
                 self.context.metrics.pushed_items.inc_by(items as u64);
             }
             Action::Submit { job, command } => {
+                let Some(ticket) = self.context.budget.take(&command, self.now) else {
+                    let result = Err(SubmitError::Overloaded);
+                    return ControlFlow::Continue(Some(Event::Committed { job, result }));
+                };
                 // The call itself gives the command its place; the future only waits.
                 let pending = self.context.cluster.submit(command, self.deadline());
-                self.running.push(Running::Command(Some(job), pending));
+                self.running.push(Running::Command(Some((job, ticket)), pending));
             }
             Action::Admit { id, connect } => {
                 let (context, signal) = (Arc::clone(&self.context), Arc::clone(&self.signal));

@@ -44,6 +44,8 @@ pub(crate) struct Session {
     /// Frames that were handed over and not written yet, and their bytes.
     queued_frames: usize,
     queued_bytes: usize,
+    /// Unsent bytes past which nothing more is read for this connection now.
+    room: usize,
     /// The next attempt's name.
     attempt: u64,
     /// Whether to close once nothing is in flight.
@@ -91,17 +93,23 @@ impl Session {
             in_flight: 0,
             queued_frames: 0,
             queued_bytes: 0,
+            room: MAX_QUEUED_BYTES,
             attempt: attempts,
             shutting_down: false,
             now_ms: 0,
         }
     }
 
+    /// Says how many unsent bytes the node bears of this connection now; never more than
+    /// [`MAX_QUEUED_BYTES`].
+    pub(crate) fn set_room(&mut self, bytes: usize) {
+        self.room = bytes.min(MAX_QUEUED_BYTES);
+    }
+
     /// Whether the next request may be read.
     pub(crate) fn wants_input(&self) -> bool {
         let open = matches!(self.phase, Phase::Waiting | Phase::Open(_)) && !self.shutting_down;
-        open && self.in_flight + self.queued_frames < MAX_IN_FLIGHT
-            && self.queued_bytes < MAX_QUEUED_BYTES
+        open && self.in_flight + self.queued_frames < MAX_IN_FLIGHT && self.queued_bytes < self.room
     }
 
     /// What was handed over and not written yet: frames and bytes.
@@ -165,7 +173,7 @@ impl Session {
         if self.shutting_down && self.in_flight == 0 && !matches!(self.phase, Phase::Closed) {
             self.close(CloseCode::ShuttingDown, out);
         }
-        let room = self.queued_bytes < MAX_QUEUED_BYTES;
+        let room = self.queued_bytes < self.room;
         let Phase::Open(open) = &mut self.phase else { return };
         if let Some(run) = open.acks.next(open.known) {
             let (user, device) = (open.user.clone(), open.device.clone());

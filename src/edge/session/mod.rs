@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`event`] (what happens and what is done about it), [`machine`] (the state
 //! machine between the two, with [`window`] and [`acks`]), [`admit`] (what `connect` takes),
-//! [`driver`] (the task that carries a session).
+//! [`driver`] (the task that carries a session, with its [`timer`]).
 
 pub(crate) mod event;
 pub(crate) mod window;
 pub(crate) mod acks;
 pub(crate) mod machine;
 pub(crate) mod admit;
+mod timer;
 pub(crate) mod driver;
 
 #[cfg(test)]

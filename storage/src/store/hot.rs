@@ -62,6 +62,13 @@ impl Hot {
         self.active.bytes + self.frozen.as_ref().map_or(0, |frozen| frozen.bytes)
     }
 
+    /// What is in memory of a conversation.
+    pub(super) fn conversation(&self, id: &ConversationId) -> HotConversation<'_> {
+        let mut newest_first =
+            self.generations().map(|generation| generation.conversations.get(id));
+        HotConversation(std::array::from_fn(|_| newest_first.next().flatten()))
+    }
+
     /// The references of a queue in `from..=to` that are in memory, and the first sequence from
     /// which on that is all of them.
     pub(super) fn spans(&self, user: &UserId, from: u64, to: u64) -> (Vec<Span>, u64) {
@@ -91,6 +98,27 @@ impl Hot {
             messages.extend_from_slice(entry.between(from, to));
         }
         (messages, complete_from)
+    }
+}
+
+/// One conversation in each generation that knows it, newest first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HotConversation<'a>([Option<&'a ConversationEntry>; 3]);
+
+impl<'a> HotConversation<'a> {
+    /// Whether it was deleted; `None` if no generation knows it.
+    pub(super) fn deleted(&self) -> Option<bool> {
+        self.0.iter().flatten().next().map(|entry| entry.record.deleted)
+    }
+
+    /// Its messages with sequences in `from..=to` that are in memory, ascending.
+    pub(super) fn messages(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = &'a Message> + use<'a> {
+        let oldest_first = self.0.into_iter().rev().flatten();
+        oldest_first.flat_map(move |entry| entry.between(from, to))
     }
 }
 

@@ -6,6 +6,7 @@ use super::Reader;
 use crate::Fault;
 use crate::limits::MAX_PAGE;
 use crate::model::{ConversationId, Item, ItemContent, Message, UserId, UserRecord};
+use crate::store::hot::{Hot, HotConversation};
 use crate::store::lookup::Lookup;
 use crate::store::runs::{self, Span, SpanContent};
 use crate::store::{QueueBounds, QueuePage, keys};
@@ -79,33 +80,49 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Turns references into items, one read for each run of messages.
+    /// Turns references into items. What memory has is read in as few looks as possible, the rest
+    /// by one read for each run of messages.
     fn resolve(&self, spans: &[Span], now_ms: u64) -> Result<Vec<Item>, Fault> {
-        let mut items = Vec::new();
+        let count = spans.iter().map(Span::count).sum::<u64>();
+        let mut items =
+            Vec::with_capacity(usize::try_from(count).unwrap_or(MAX_PAGE).min(MAX_PAGE));
         let mut gone = BTreeMap::new();
-        for span in spans {
-            match &span.content {
-                SpanContent::Messages { conversation, first_seq, count } => {
-                    if self.is_gone(conversation, &mut gone)? {
-                        let expired = |seq| Item { seq, content: ItemContent::Expired };
-                        items.extend((span.first..=span.last()).map(expired));
-                        continue;
-                    }
-                    let last_seq = first_seq + (count - 1);
-                    let messages = self.messages(conversation, *first_seq, last_seq)?;
-                    items.extend((span.first..).zip(messages).map(|(seq, message)| Item {
-                        seq,
-                        content: content(conversation, message, now_ms),
-                    }));
-                }
-                SpanContent::Member { conversation, user, change } => {
-                    let (conversation, user) = (conversation.clone(), user.clone());
-                    let content = ItemContent::Member { conversation, user, change: *change };
-                    items.push(Item { seq: span.first, content });
-                }
+        let mut rest = spans;
+        while !rest.is_empty() {
+            let known = self.in_hot(|hot| resolve_in_hot(hot, rest, now_ms, &mut items));
+            rest = &rest[known..];
+            if let Some((span, after)) = rest.split_first() {
+                self.resolve_stored(span, now_ms, &mut gone, &mut items)?;
+                rest = after;
             }
         }
         Ok(items)
+    }
+
+    fn resolve_stored<'a>(
+        &self,
+        span: &'a Span,
+        now_ms: u64,
+        gone: &mut BTreeMap<&'a ConversationId, bool>,
+        items: &mut Vec<Item>,
+    ) -> Result<(), Fault> {
+        let SpanContent::Messages { conversation, first_seq, count } = &span.content else {
+            items.extend(member_item(span));
+            return Ok(());
+        };
+        if self.is_gone(conversation, gone)? {
+            items.extend(expired(span));
+            return Ok(());
+        }
+        let messages = self.messages(conversation, *first_seq, first_seq + (count - 1))?;
+        let numbered = (span.first..).zip(messages);
+        items.extend(
+            numbered.map(|(seq, message)| Item {
+                seq,
+                content: content(conversation, message, now_ms),
+            }),
+        );
+        Ok(())
     }
 
     /// Whether a conversation was deleted; each is looked up once for a page.
@@ -121,6 +138,58 @@ impl Reader<'_> {
         known.insert(id, gone);
         Ok(gone)
     }
+}
+
+/// Resolves spans from the first one on, as long as memory has all that they refer to; how many
+/// these were.
+fn resolve_in_hot(hot: &Hot, spans: &[Span], now_ms: u64, items: &mut Vec<Item>) -> usize {
+    let mut found: Vec<(&ConversationId, HotConversation<'_>)> = Vec::new();
+    for (place, span) in spans.iter().enumerate() {
+        let SpanContent::Messages { conversation, first_seq, count } = &span.content else {
+            items.extend(member_item(span));
+            continue;
+        };
+        // A page names few conversations: looking through them beats hashing.
+        let known = found.iter().find(|(id, _)| *id == conversation).map(|(_, known)| *known);
+        let known = known.unwrap_or_else(|| {
+            let known = hot.conversation(conversation);
+            found.push((conversation, known));
+            known
+        });
+        match known.deleted() {
+            None => return place,
+            Some(true) => items.extend(expired(span)),
+            Some(false) => {
+                let before = items.len();
+                let messages = known.messages(*first_seq, first_seq + (count - 1));
+                let numbered = (span.first..).zip(*first_seq..).zip(messages);
+                let whole =
+                    numbered.take_while(|((_, expected), message)| message.seq == *expected);
+                items.extend(whole.map(|((seq, _), message)| Item {
+                    seq,
+                    content: content(conversation, message.clone(), now_ms),
+                }));
+                if (items.len() - before) as u64 != *count {
+                    items.truncate(before);
+                    return place;
+                }
+            }
+        }
+    }
+    spans.len()
+}
+
+/// The items of a span whose conversation was deleted.
+fn expired(span: &Span) -> impl Iterator<Item = Item> {
+    (span.first..=span.last()).map(|seq| Item { seq, content: ItemContent::Expired })
+}
+
+/// The item of a membership change.
+fn member_item(span: &Span) -> Option<Item> {
+    let SpanContent::Member { conversation, user, change } = &span.content else { return None };
+    let (conversation, user) = (conversation.clone(), user.clone());
+    let content = ItemContent::Member { conversation, user, change: *change };
+    Some(Item { seq: span.first, content })
 }
 
 fn content(conversation: &ConversationId, message: Message, now_ms: u64) -> ItemContent {
