@@ -6,6 +6,7 @@
 pub mod config;
 pub mod keys;
 pub mod auth;
+pub mod open_files;
 pub mod edge;
 pub mod node;
 pub mod cli;

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::Auth;
 use crate::config::NodeConfig;
-use crate::edge::{Certificate, Edge, Hub};
+use crate::edge::{Certificate, Edge, EdgeOptions, Hub};
 use crate::keys::NodeKeys;
 
 /// The only shard of this version.
@@ -65,6 +65,18 @@ impl Node {
     /// # Errors
     /// What kept it from starting, in words for whoever runs it.
     pub async fn start(config: &NodeConfig, keys: NodeKeys) -> anyhow::Result<Self> {
+        Self::start_with(config, keys, config.into()).await
+    }
+
+    /// The same, with an edge of other bounds and times than a node has by default.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_with(
+        config: &NodeConfig,
+        keys: NodeKeys,
+        edge: EdgeOptions,
+    ) -> anyhow::Result<Self> {
         let data = config.data.as_path();
         let disk = RealDisk::open(data.to_path_buf())
             .with_context(|| format!("the data folder {} can't be used", data.display()))?;
@@ -89,8 +101,7 @@ impl Node {
         };
         let cluster = Cluster::start(options, log, store, disk, hub.clone()).await?;
         let certificate = Certificate { chain: keys.chain, key: keys.key };
-        let edge =
-            Edge::start(cluster.clone(), hub.clone(), auth, certificate, config.into()).await?;
+        let edge = Edge::start(cluster.clone(), hub.clone(), auth, certificate, edge).await?;
         Ok(Self { cluster, edge, hub, _lock: lock })
     }
 

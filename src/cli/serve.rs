@@ -14,9 +14,12 @@ use super::target::reachable;
 use crate::config::{NodeConfig, Settings};
 use crate::keys::ClusterKeys;
 use crate::node::Node;
+use crate::open_files;
 
 /// All that a supervised node says on stdout, once it is ready.
 pub(super) const READY: &str = "ready";
+/// A limit of open files that is worth a warning.
+const FEW_FILES: usize = 16_384;
 /// How often a starting node looks whether it knows a leader.
 const READY_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -48,6 +51,12 @@ impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let config = self.settings.load(self.config.as_deref())?;
         start_logging(&config.log)?;
+        let files = open_files::raise_limit();
+        if files < FEW_FILES {
+            tracing::warn!(
+                "at most {files} files may be open, and each WebSocket is one; raise it (ulimit -n)"
+            );
+        }
         refuse_cluster_folder(&config.data)?;
         let mut stop = std::pin::pin!(stop_requested(self.stop_on_stdin_eof)?);
         let keys = ClusterKeys::open_or_create(&config.keys_folder())?

@@ -13,6 +13,7 @@ use super::EdgeOptions;
 #[derive(Debug)]
 pub(crate) struct Gate {
     sessions: Permits,
+    websockets: Permits,
     http: Permits,
     handshakes: Permits,
 }
@@ -40,6 +41,7 @@ impl Gate {
     pub(crate) fn new(options: &EdgeOptions) -> Self {
         Self {
             sessions: Permits::new(options.max_sessions),
+            websockets: Permits::new(options.max_websockets),
             http: Permits::new(options.max_http_connections),
             handshakes: Permits::new(options.max_handshakes),
         }
@@ -48,6 +50,11 @@ impl Gate {
     /// A session's permit; none if there are too many.
     pub(crate) fn session(&self) -> Option<OwnedSemaphorePermit> {
         self.sessions.try_take()
+    }
+
+    /// The permits of a session on a WebSocket; none if there are too many.
+    pub(crate) fn websocket(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        Some((self.websockets.try_take()?, self.sessions.try_take()?))
     }
 
     /// A TCP connection's permit; waits for one.
@@ -70,7 +77,7 @@ impl Gate {
 
     /// Waits until nobody holds a permit.
     pub(crate) async fn all_gone(&self) {
-        for permits in [&self.handshakes, &self.http, &self.sessions] {
+        for permits in [&self.handshakes, &self.http, &self.websockets, &self.sessions] {
             let _all = permits.semaphore.acquire_many(permits.all).await;
         }
     }

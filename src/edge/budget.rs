@@ -13,20 +13,20 @@ use parking_lot::Mutex;
 use roost_storage::command::Command;
 use tokio::time::Instant;
 
+use super::EdgeOptions;
+
 /// How long an outcome may take before fewer commands are taken in.
 const TARGET: Duration = Duration::from_millis(500);
-/// Commands that are always taken in.
+/// Commands that are always taken in, unless the node is set up for fewer.
 const MIN_COMMANDS: usize = 256;
-/// Commands that may be under way at most.
-const MAX_COMMANDS: usize = 16_384;
-/// Bytes of commands that may be under way.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What a command takes besides its content.
 const COMMAND_BYTES: usize = 512;
 
 /// The commands of one node that are under way.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    max_commands: usize,
+    max_bytes: usize,
     state: Mutex<State>,
 }
 
@@ -49,16 +49,17 @@ pub(crate) struct Ticket {
 
 impl Budget {
     /// Nothing under way.
-    pub(crate) fn new() -> Arc<Self> {
-        let state = State { commands: 0, bytes: 0, limit: MAX_COMMANDS, lowered: None };
-        Arc::new(Self { state: Mutex::new(state) })
+    pub(crate) fn new(options: &EdgeOptions) -> Arc<Self> {
+        let (max_commands, max_bytes) = (options.max_commands, options.max_command_bytes);
+        let state = State { commands: 0, bytes: 0, limit: max_commands, lowered: None };
+        Arc::new(Self { max_commands, max_bytes, state: Mutex::new(state) })
     }
 
     /// A place for a command, if there is one.
     pub(crate) fn take(self: &Arc<Self>, command: &Command, now: Instant) -> Option<Ticket> {
         let bytes = COMMAND_BYTES + content_bytes(command);
         let mut state = self.state.lock();
-        if state.commands >= state.limit || state.bytes + bytes > MAX_BYTES {
+        if state.commands >= state.limit || state.bytes + bytes > self.max_bytes {
             return None;
         }
         state.commands += 1;
@@ -69,13 +70,13 @@ impl Budget {
     fn learn(&self, taken: Instant, now: Instant) {
         let mut state = self.state.lock();
         if now.saturating_duration_since(taken) <= TARGET {
-            state.limit = MAX_COMMANDS.min(state.limit + 1);
+            state.limit = self.max_commands.min(state.limit + 1);
             return;
         }
         // What is late was let in under the limit of then: one lowering must show first.
         if state.lowered.is_none_or(|at| taken >= at) {
             let under_way = state.commands.min(state.limit);
-            state.limit = MIN_COMMANDS.max(under_way / 4 * 3);
+            state.limit = MIN_COMMANDS.max(under_way / 4 * 3).min(self.max_commands);
             state.lowered = Some(now);
         }
     }
@@ -113,6 +114,18 @@ mod tests {
 
     use super::*;
 
+    const MAX_COMMANDS: usize = 4_096;
+    const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+    fn new() -> Arc<Budget> {
+        let listen = ([127, 0, 0, 1], 0).into();
+        Budget::new(&EdgeOptions {
+            max_commands: MAX_COMMANDS,
+            max_command_bytes: MAX_BYTES,
+            ..EdgeOptions::on(listen)
+        })
+    }
+
     fn send(body: usize) -> Command {
         Command::Send {
             sender: UserId::new("alice").unwrap(),
@@ -132,7 +145,7 @@ mod tests {
 
     #[test]
     fn commands_and_their_bytes_are_bounded_and_given_back() {
-        let (budget, now) = (Budget::new(), Instant::now());
+        let (budget, now) = (new(), Instant::now());
         for (body, places) in [(10, MAX_COMMANDS), (65_536, MAX_BYTES / (65_536 + COMMAND_BYTES))] {
             assert_eq!(fill(&budget, body, now).len(), places);
         }
@@ -141,7 +154,7 @@ mod tests {
 
     #[test]
     fn late_outcomes_lower_the_bound_once_a_round_down_to_a_floor() {
-        let budget = Budget::new();
+        let budget = new();
         let mut now = Instant::now();
         let mut places = vec![fill(&budget, 0, now).len()];
         for _ in 0..20 {
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn timely_outcomes_raise_it_again() {
-        let budget = Budget::new();
+        let budget = new();
         let mut now = Instant::now();
         for _ in 0..20 {
             let taken = fill(&budget, 0, now);
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_without_an_outcome_teaches_nothing() {
-        let budget = Budget::new();
+        let budget = new();
         let now = Instant::now();
         drop(fill(&budget, 0, now));
         assert_eq!(fill(&budget, 0, now + TARGET * 9).len(), MAX_COMMANDS);

@@ -37,7 +37,7 @@ impl LocalEdge {
         let context = Context {
             reads: Reads::new(cluster.clone()),
             gate: Gate::new(&options),
-            budget: Budget::new(),
+            budget: Budget::new(&options),
             unsent: Unsent::default(),
             cluster,
             hub,

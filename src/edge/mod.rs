@@ -138,7 +138,7 @@ impl Edge {
         let context = Arc::new(Context {
             reads: Reads::new(cluster.clone()),
             gate: Gate::new(&options),
-            budget: Budget::new(),
+            budget: Budget::new(&options),
             unsent: Unsent::default(),
             metrics: Metrics::new(options.data.clone()),
             cluster,

@@ -7,6 +7,10 @@ use std::time::Duration;
 use roost_protocol::limits::{CONNECT_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEP_ALIVE_MS};
 
 use crate::config::NodeConfig;
+use crate::open_files;
+
+/// Open files that are kept for what is no client.
+const RESERVED_FILES: usize = 256;
 
 /// Addresses, bounds and times of the edge.
 #[derive(Debug, Clone)]
@@ -19,6 +23,12 @@ pub struct EdgeOptions {
     pub allowed_origins: Vec<String>,
     /// Most sessions at a time; a client beyond is told `overloaded`.
     pub max_sessions: usize,
+    /// Most WebSockets among them: each needs an open file.
+    pub max_websockets: usize,
+    /// Most commands that are taken in and have no outcome yet; one beyond is told `overloaded`.
+    pub max_commands: usize,
+    /// Most bytes of these.
+    pub max_command_bytes: usize,
     /// Most TCP connections that are no session (yet) at a time; a client beyond waits.
     pub max_http_connections: usize,
     /// Most QUIC handshakes at a time; a client beyond is refused. Past half of it, clients must
@@ -50,6 +60,9 @@ impl EdgeOptions {
             data: None,
             allowed_origins: Vec::new(),
             max_sessions: 50_000,
+            max_websockets: 50_000,
+            max_commands: 16_384,
+            max_command_bytes: 64 * 1024 * 1024,
             max_http_connections: 1_024,
             max_handshakes: 512,
             connect_timeout: Duration::from_millis(CONNECT_TIMEOUT_MS),
@@ -66,10 +79,15 @@ impl EdgeOptions {
 
 impl From<&NodeConfig> for EdgeOptions {
     fn from(config: &NodeConfig) -> Self {
+        let defaults = Self::on(config.listen);
+        // Files that the log and the engine must always be able to open, and HTTP's connections.
+        let others = RESERVED_FILES + defaults.max_http_connections;
+        let websockets = open_files::limit().saturating_sub(others);
         Self {
             data: Some(config.data.clone()),
             allowed_origins: config.allowed_origins.clone(),
-            ..Self::on(config.listen)
+            max_websockets: websockets.min(defaults.max_sessions),
+            ..defaults
         }
     }
 }

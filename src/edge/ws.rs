@@ -63,7 +63,7 @@ pub(crate) async fn upgrade(State(context): State<Arc<Context>>, mut request: Re
         let name = HeaderValue::from_static(name);
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
     }
-    let permit = context.gate.session();
+    let permit = context.gate.websocket();
     if permit.is_none() {
         context.metrics.refused.inc();
     }
@@ -76,7 +76,7 @@ async fn connection(
     context: Arc<Context>,
     upgraded: OnUpgrade,
     encoding: Encoding,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 ) {
     let Ok(Ok(io)) = timeout(context.options.connect_timeout, upgraded).await else { return };
     // What HTTP needed for the connection goes, but for what was read already.

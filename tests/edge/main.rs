@@ -6,3 +6,5 @@ mod support;
 mod websocket;
 mod quic;
 mod http;
+mod bounds;
+mod crowd;

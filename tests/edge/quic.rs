@@ -15,7 +15,7 @@ use roost_protocol::{
 use tokio::time::timeout;
 
 /// A client that frames by itself.
-struct Client {
+pub(crate) struct Client {
     connection: Connection,
     send: SendStream,
     recv: RecvStream,
@@ -24,13 +24,24 @@ struct Client {
 
 impl Client {
     async fn open(node: &TestNode) -> Self {
-        let connection = node.quic().await;
+        Self::on(node.quic().await).await
+    }
+
+    /// A client on a connection that stands.
+    pub(crate) async fn on(connection: Connection) -> Self {
         let (send, recv) = connection.open_bi().await.unwrap();
         Self { connection, send, recv, buffer: BytesMut::new() }
     }
 
     async fn connected(node: &TestNode, user: &str) -> Self {
         let mut client = Self::open(node).await;
+        client.connect(node, user).await;
+        client
+    }
+
+    /// Says who this is.
+    pub(crate) async fn connect(&mut self, node: &TestNode, user: &str) {
+        let client = self;
         let connect = Operation::Connect(Connect {
             token: node.token(user).into(),
             device: Device { id: "phone".into(), kind: DeviceKind::App },
@@ -45,10 +56,19 @@ impl Client {
             }
             other => panic!("{other:?}"),
         }
-        client
     }
 
-    async fn request(&mut self, id: u64, operation: Operation) {
+    /// Asks for a sign of life, and gets it.
+    pub(crate) async fn ping(&mut self, id: u64) {
+        self.request(id, Operation::Ping(Ping {})).await;
+        let answer = self.next(OperationKind::Ping).await;
+        assert!(
+            matches!(answer, Some(ServerFrame::Reply { ok: OkBody::Pong(_), .. })),
+            "{answer:?}"
+        );
+    }
+
+    pub(crate) async fn request(&mut self, id: u64, operation: Operation) {
         let mut out = BytesMut::new();
         Encoding::encode_request_framed((&Request { id, operation }).into(), &mut out);
         self.send.write_all(&out).await.unwrap();
@@ -70,8 +90,14 @@ impl Client {
         }
     }
 
+    /// Whether the next envelope is an answer, and no goodbye.
+    pub(crate) async fn is_answered(&mut self) -> bool {
+        let next = self.next(OperationKind::Ping).await;
+        matches!(next, Some(ServerFrame::Reply { .. } | ServerFrame::Error { .. }))
+    }
+
     /// The closing push's code and the connection's.
-    async fn end(mut self) -> (String, u64) {
+    pub(crate) async fn end(mut self) -> (String, u64) {
         let mut code = String::new();
         while let Some(frame) = self.next(OperationKind::Ping).await {
             if let ServerFrame::Push(Push::Closing(closing)) = frame {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use roost::auth::{Grant, SigningKey};
 use roost::config::NodeConfig;
+use roost::edge::EdgeOptions;
 use roost::keys::{ClusterKeys, NodeKeys};
 use roost::node::Node;
 use roost_storage::engine::EngineKind;
@@ -35,6 +36,11 @@ pub(crate) struct TestNode {
 impl TestNode {
     /// Starts a node and waits until it can serve.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with an edge of other bounds and times.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut EdgeOptions)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let cluster_keys = ClusterKeys::open_or_create(&data.path().join("keys")).unwrap();
         let keys = cluster_keys.issue_node(1, &["127.0.0.1".to_owned()]).unwrap();
@@ -54,7 +60,9 @@ impl TestNode {
             allowed_origins: vec!["https://app.example".to_owned()],
             log: "warn".to_owned(),
         };
-        let node = Node::start(&config, keys.clone()).await.unwrap();
+        let mut edge = EdgeOptions::from(&config);
+        change(&mut edge);
+        let node = Node::start_with(&config, keys.clone(), edge).await.unwrap();
         let node = Self { node, keys, _data: data };
         node.ready().await;
         node
@@ -81,13 +89,30 @@ impl TestNode {
     }
 
     pub(crate) fn mint(&self, user: &str, device: Option<&str>, admin: bool) -> String {
-        let grant = Grant {
+        self.sign(&Grant {
             user: UserId::new(user).unwrap(),
             device: device.map(|device| DeviceId::new(device).unwrap()),
             admin,
             ttl_s: 600,
+        })
+    }
+
+    /// A user's token for so many seconds.
+    pub(crate) fn short_token(&self, user: &str, ttl_s: u64) -> String {
+        self.sign(&Grant { user: UserId::new(user).unwrap(), device: None, admin: false, ttl_s })
+    }
+
+    fn sign(&self, grant: &Grant) -> String {
+        SigningKey::new(&self.keys.token).unwrap().mint(grant).unwrap()
+    }
+
+    /// The value of a line of `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let Value::String(metrics) = self.http("GET", "/metrics", None, None).await.1 else {
+            panic!("no text")
         };
-        SigningKey::new(&self.keys.token).unwrap().mint(&grant).unwrap()
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        value.unwrap_or_else(|| panic!("no {name}\n{metrics}")).parse().unwrap()
     }
 
     /// One HTTP request: status, and the body as JSON (or as a JSON string).
@@ -139,8 +164,18 @@ impl TestNode {
 
     /// A QUIC connection with the protocol's ALPN.
     pub(crate) async fn quic(&self) -> quinn::Connection {
+        timeout(PATIENCE, self.connecting(&Self::endpoint(&self.keys))).await.unwrap().unwrap()
+    }
+
+    /// The same from an endpoint that others share, not waited for.
+    pub(crate) fn connecting(&self, endpoint: &quinn::Endpoint) -> quinn::Connecting {
+        endpoint.connect(self.address(), roost::keys::CLUSTER_NAME).unwrap()
+    }
+
+    /// An endpoint that trusts a cluster's nodes.
+    pub(crate) fn endpoint(keys: &NodeKeys) -> quinn::Endpoint {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.keys.ca.clone()).unwrap();
+        roots.add(keys.ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -151,8 +186,7 @@ impl TestNode {
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
-        let connecting = endpoint.connect(self.address(), roost::keys::CLUSTER_NAME).unwrap();
-        timeout(PATIENCE, connecting).await.unwrap().unwrap()
+        endpoint
     }
 }
 
