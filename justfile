@@ -64,3 +64,8 @@ bench:
     cargo build --release --locked --example measure --bin roost
     target/release/examples/measure compare --rounds 1 --pull-seconds 2 --out target/bench.jsonl roost-3,roost-1
     target/release/examples/measure report target/bench.jsonl
+
+# For a night: real processes through every fault, alone and several at a time, on both engines and
+# with three and five nodes, then a long run of the fuzzer. HOURS hours of faults, as root.
+nightly HOURS="6":
+    tests/nightly {{ HOURS }}

@@ -17,6 +17,7 @@ use super::fjall::FjallEngine;
 use super::sled::SledEngine;
 use super::{Engine, EngineKind};
 use crate::Fault;
+use crate::fs::real::{make_folders, sync_folder};
 
 const MARKER: &str = "ENGINE";
 const MARKER_DRAFT: &str = "ENGINE.tmp";
@@ -41,7 +42,8 @@ pub fn open(kind: EngineKind, path: &Path) -> Result<Arc<dyn Engine>, Fault> {
 
 /// Whose folder it is, after marking it if it is new. Empty if nobody can tell.
 fn claim(kind: EngineKind, path: &Path) -> io::Result<String> {
-    fs::create_dir_all(path)?;
+    // The data folder above exists, but the folders between may be new: each must be durable.
+    make_folders(path)?;
     match fs::read_to_string(path.join(MARKER)) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         found => return found,
@@ -57,7 +59,7 @@ fn claim(kind: EngineKind, path: &Path) -> io::Result<String> {
     file.write_all(name.as_bytes())?;
     file.sync_all()?;
     fs::rename(draft, path.join(MARKER))?;
-    File::open(path)?.sync_all()?;
+    sync_folder(path)?;
     Ok(name)
 }
 

@@ -2,18 +2,28 @@
 //!
 //! - Its own flusher ignores a failed sync, so it is off; [`Engine::flush`] is the only one, and
 //!   its error reaches the caller.
+//! - Its flush writes with `sync_file_range`, which makes neither lengths nor the drive's cache
+//!   durable, and large values go into files of their own that it never syncs. So [`Engine::flush`]
+//!   syncs the files itself (`files`), as any power cut would show.
 //! - Large batches explode in memory, so writes are split into small ones.
 //! - Transactions take a lock of the whole process, and are not used.
 //! - Its background threads keep its file lock for a moment after it was closed, so opening waits
 //!   that moment out.
 //! - Its files can fail to open after a power cut; the error then says what to do about it.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{Change, Direction, Engine, Visitor, batches, cannot_open, visit_pairs};
 use crate::Fault;
+use crate::fs::real::sync_folder;
 use crate::limits::ENGINE_CACHE_BYTES;
 
 /// How often, and how far apart, opening tries to get the file lock: two seconds in all.
@@ -23,6 +33,49 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// A sled database.
 pub struct SledEngine {
     db: sled::Db,
+    files: Files,
+}
+
+/// sled's files: `db`, and in `blobs` one for each value that is too large for it, never changed
+/// once it is written.
+struct Files {
+    folder: PathBuf,
+    /// Opened before anything is written, so that no failed write-back is missed.
+    db: File,
+    /// Blobs that are durable.
+    blobs: Mutex<HashSet<OsString>>,
+}
+
+impl Files {
+    fn open(folder: &Path) -> io::Result<Self> {
+        let db = File::options().read(true).write(true).open(folder.join("db"))?;
+        // What a crash left may be durable or not: it is synced at the first flush.
+        Ok(Self { folder: folder.to_owned(), db, blobs: Mutex::default() })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut durable = self.blobs.lock();
+        let mut there = HashSet::new();
+        let blobs = self.folder.join("blobs");
+        for entry in fs::read_dir(&blobs)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !durable.contains(&name) {
+                match File::open(entry.path()) {
+                    // sled removes what nothing points to any more.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    file => file?.sync_all()?,
+                }
+            }
+            there.insert(name);
+        }
+        if *durable != there {
+            sync_folder(&blobs)?;
+        }
+        *durable = there;
+        self.db.sync_all()?;
+        sync_folder(&self.folder)
+    }
 }
 
 impl SledEngine {
@@ -40,7 +93,10 @@ impl SledEngine {
             std::thread::sleep(LOCK_PAUSE);
             opened = config.open();
         }
-        Ok(Self { db: opened.map_err(|error| cannot_open(path, &error))? })
+        let db = opened.map_err(|error| cannot_open(path, &error))?;
+        let files = Files::open(path)
+            .map_err(|error| Fault::io(format!("open the files in {}", path.display()), error))?;
+        Ok(Self { db, files })
     }
 }
 
@@ -79,7 +135,7 @@ impl Engine for SledEngine {
 
     fn flush(&self) -> Result<(), Fault> {
         self.db.flush()?;
-        Ok(())
+        self.files.sync().map_err(|error| Fault::io("sync sled's files", error))
     }
 
     fn clear(&self) -> Result<(), Fault> {

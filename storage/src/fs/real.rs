@@ -98,7 +98,9 @@ impl Disk for RealDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        make_folders(&self.resolve(dir)?)
+        make_folders(&self.resolve(dir)?)?;
+        // Also what was there: whoever made it may have died before it was durable.
+        dir.ancestors().skip(1).try_for_each(|above| sync_folder(&self.root.join(above)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -162,7 +164,7 @@ pub(super) fn check_relative(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a folder and its missing parents, each durable in the one above it.
-fn make_folders(path: &Path) -> io::Result<()> {
+pub(crate) fn make_folders(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
@@ -178,7 +180,8 @@ fn make_folders(path: &Path) -> io::Result<()> {
     sync_folder(parent)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +16,10 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::clocks;
+use crate::disk::LossyDisk;
+use crate::links::Links;
+use crate::nemesis::Kind;
 use crate::network::{self, CLIENT_PORT, PEER_PORT};
 use crate::options::Options;
 use crate::shell::sh;
@@ -31,7 +36,12 @@ pub(crate) struct Cluster {
     binary: PathBuf,
     folder: PathBuf,
     engine: String,
+    clocks: bool,
     nodes: Vec<Mutex<Node>>,
+    /// A disk for each node, where the faults need them.
+    disks: Vec<LossyDisk>,
+    /// The detour for packets.
+    pub(crate) links: Arc<Links>,
     /// Ends of nodes that nobody asked for.
     ended: Mutex<Vec<String>>,
     http: reqwest::Client,
@@ -42,16 +52,27 @@ pub(crate) struct Cluster {
 struct Node {
     process: Option<Child>,
     paused: bool,
+    /// It may end by itself, for a fault that leaves it no choice.
+    may_end: bool,
+    /// Faults that keep it down.
+    held: u32,
     /// Whom it does not hear, by each fault that says so.
     deaf: Vec<(u64, BTreeSet<u64>)>,
 }
 
 impl Cluster {
     /// Makes the keys and starts all nodes of a new cluster.
-    pub(crate) async fn start(options: &Options, folder: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        options: &Options,
+        folder: PathBuf,
+        links: Arc<Links>,
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self {
             binary: options.binary()?,
             engine: options.engine.clone(),
+            clocks: options.kinds().contains(&Kind::Clock),
+            disks: Vec::new(),
+            links,
             nodes: (0..options.nodes).map(|_| Mutex::default()).collect(),
             ended: Mutex::default(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?,
@@ -64,6 +85,13 @@ impl Cluster {
             format!("{roost} keys init --out {} --nodes {}", keys.display(), cluster.peers());
         sh(&init).await?;
         cluster.admin = cluster.token("--admin").await?;
+        if options.kinds().iter().any(|kind| kind.needs_disks()) {
+            for node in cluster.numbers() {
+                fs::create_dir_all(cluster.data(node))?;
+                let disk = LossyDisk::mount(&cluster.data(node));
+                cluster.disks.push(disk.context("cannot mount a disk (FUSE)")?);
+            }
+        }
         for node in cluster.numbers() {
             cluster.launch(node)?;
         }
@@ -89,6 +117,37 @@ impl Cluster {
     /// A node's data folder.
     pub(crate) fn data(&self, node: u64) -> PathBuf {
         self.folder.join(format!("node-{node}"))
+    }
+
+    /// A node's disk.
+    ///
+    /// # Panics
+    /// If no fault of the run needs disks.
+    pub(crate) fn disk(&self, node: u64) -> &LossyDisk {
+        self.disks.get(node as usize - 1).expect("disks are mounted for the faults that need them")
+    }
+
+    /// Sets a node's clock off.
+    pub(crate) fn set_clock(&self, node: u64, offset_ms: i64) -> anyhow::Result<()> {
+        clocks::set(&self.clock(node), offset_ms)
+    }
+
+    fn clock(&self, node: u64) -> PathBuf {
+        self.folder.join(format!("clock-{node}"))
+    }
+
+    /// Says whether a node may end by itself.
+    pub(crate) fn may_end(&self, node: u64, may: bool) {
+        self.look_for_ends();
+        self.node(node).lock().may_end = may;
+    }
+
+    /// Notes it if a node is still there that a fault should have stopped.
+    pub(crate) fn must_have_ended(&self, node: u64) {
+        self.look_for_ends();
+        if self.node(node).lock().process.is_some() {
+            self.ended.lock().push(format!("node {node} went on after a sync that failed"));
+        }
     }
 
     /// What a node printed.
@@ -126,10 +185,10 @@ impl Cluster {
         Ok(options)
     }
 
-    /// Starts a node that is down; nothing if it runs.
+    /// Starts a node that is down; nothing if it runs, or a fault keeps it down.
     pub(crate) fn launch(&self, node: u64) -> anyhow::Result<()> {
         let mut state = self.node(node).lock();
-        if state.process.is_some() {
+        if state.process.is_some() || state.held > 0 {
             return Ok(());
         }
         let log = File::options().create(true).append(true).open(self.log(node))?;
@@ -137,6 +196,10 @@ impl Cluster {
         let place = network::at(node);
         let mut words = place.split_whitespace();
         let mut command = Command::new(words.next().context("a command has a name")?);
+        if self.clocks {
+            // `ip` runs with it as well, which does it no harm.
+            command.envs(clocks::environment(&self.clock(node))?);
+        }
         let process = command
             .args(words)
             .arg(&self.binary)
@@ -169,14 +232,34 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills a node, and keeps it down until it is released as often.
+    pub(crate) async fn hold_down(&self, node: u64) -> anyhow::Result<()> {
+        self.node(node).lock().held += 1;
+        self.kill(node).await
+    }
+
+    /// The fault that kept a node down has ended.
+    pub(crate) fn release(&self, node: u64) -> anyhow::Result<()> {
+        {
+            let mut state = self.node(node).lock();
+            state.held = state.held.saturating_sub(1);
+        }
+        self.launch(node)
+    }
+
     /// Asks a node to stop, and waits for it.
     pub(crate) async fn stop(&self, node: u64) -> anyhow::Result<()> {
+        self.look_for_ends();
+        self.go_on(node)?;
         self.signal(node, Signal::TERM)?;
         let process = self.node(node).lock().process.take();
         if let Some(mut process) = process
             && tokio::time::timeout(STOP_PATIENCE, process.wait()).await.is_err()
         {
-            self.ended.lock().push(format!("node {node} did not stop when asked"));
+            // A disk that is broken on purpose may hold it up.
+            if !self.node(node).lock().may_end {
+                self.ended.lock().push(format!("node {node} did not stop when asked"));
+            }
             process.kill().await?;
         }
         Ok(())
@@ -230,6 +313,9 @@ impl Cluster {
                 state.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
             if let Some(status) = ended {
                 state.process = None;
+                if state.may_end {
+                    continue;
+                }
                 let text = fs::read_to_string(self.log(node)).unwrap_or_default();
                 let last = text.lines().last().unwrap_or_default().to_owned();
                 self.ended.lock().push(format!("node {node} ended by itself ({status}): {last}"));

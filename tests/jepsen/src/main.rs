@@ -6,12 +6,15 @@
 //! and networks end with it, also when it is killed. What is left is a scratch folder, which the
 //! next run or `clean` removes.
 //!
-//! Reading order: `sandbox`, `network`, `cluster`, `recorder`, `clients`, `nemesis`, `finish`,
-//! `run`.
+//! Reading order: `sandbox`, `network`, `links`, `disk`, `clocks`, `cluster`, `recorder`, `clients`,
+//! `nemesis`, `finish`, `run`.
 
 mod clients;
+mod clocks;
 mod cluster;
+mod disk;
 mod finish;
+mod links;
 mod nemesis;
 mod network;
 mod options;

@@ -16,6 +16,8 @@ pub(crate) fn address(node: u64) -> String {
     format!("10.77.0.{node}")
 }
 
+/// Where all of them are.
+pub(crate) const SUBNET: &str = "10.77.0.0/24";
 /// Where the clients are.
 pub(crate) const CLIENTS: &str = "10.77.0.254";
 

@@ -5,7 +5,7 @@ use std::process::Command as Process;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
 use crate::nemesis::Kind;
 
@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// The faults, each alone in its time
     #[arg(long, value_delimiter = ',', default_value = "kill,pause,partition")]
     pub(crate) faults: Vec<Kind>,
+    /// All faults that there are
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Make several faults at a time
     #[arg(long)]
     pub(crate) together: bool,
@@ -63,6 +66,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The faults that are to be made.
+    pub(crate) fn kinds(&self) -> &[Kind] {
+        if self.all { Kind::value_variants() } else { &self.faults }
+    }
+
     /// The server's path; builds it where none was named.
     pub(crate) fn binary(&self) -> anyhow::Result<PathBuf> {
         if let Some(binary) = &self.binary {

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clients::Clients;
 use crate::cluster::Cluster;
+use crate::links::Links;
 use crate::nemesis::{self, Figures};
 use crate::options::Options;
 use crate::recorder::Recorder;
@@ -38,29 +39,37 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 async fn rounds(options: &Options, scratch: &Path) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&options.out)?;
     network::make(options.nodes).await?;
+    let links = Arc::new(Links::make().await?);
     let first = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let mut sound = true;
     for round in 0..options.rounds {
         let seed = first.wrapping_add(round);
-        sound &= Box::pin(one_round(options, seed, scratch)).await?;
+        sound &= Box::pin(one_round(options, seed, scratch, &links)).await?;
     }
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One cluster's life; whether it kept its promises.
-async fn one_round(options: &Options, seed: u64, scratch: &Path) -> anyhow::Result<bool> {
-    say(&format!("round with seed {seed}: {} nodes, {:?}", options.nodes, options.faults));
+async fn one_round(
+    options: &Options,
+    seed: u64,
+    scratch: &Path,
+    links: &Arc<Links>,
+) -> anyhow::Result<bool> {
+    say(&format!("round with seed {seed}: {} nodes, {:?}", options.nodes, options.kinds()));
     let folder = scratch.join(format!("round-{seed}"));
     fs::create_dir_all(&folder)?;
     let out = options.out.join(format!("round-{seed}"));
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out)?;
-    let cluster = Arc::new(Cluster::start(options, folder.clone()).await?);
+    let cluster = Arc::new(Cluster::start(options, folder.clone(), links.clone()).await?);
     let lived = live(options, seed, &cluster, &out).await;
     for node in cluster.numbers() {
         cluster.kill(node).await?;
         fs::copy(cluster.log(node), out.join(format!("node-{node}.log")))?;
     }
+    // Disks are unmounted with it.
+    drop(cluster);
     fs::remove_dir_all(&folder)?;
     lived
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng as _;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 
 use super::Kind;
 use crate::cluster::Cluster;
+use crate::links::{self, Weather};
 
 /// Clients, as somebody whom a node may not hear.
 const CLIENTS: u64 = 0;
@@ -32,16 +33,24 @@ enum End {
     Join(u64),
     Flapping(u64, JoinHandle<anyhow::Result<()>>),
     Restarting(JoinHandle<anyhow::Result<()>>),
+    Direct,
+    Clock,
+    Mend,
+    /// The node must have ended by itself, unless another fault kept it from syncing.
+    MustHaveEnded {
+        alone: bool,
+    },
 }
 
 impl Fault {
-    /// Begins a fault; `id` tells it from others that are under way. `None` if there is nothing to
+    /// Begins a fault; `id` tells it from others that are under way, unless it is `alone`. `None` if there is nothing to
     /// do it to.
     pub(crate) async fn begin(
         kind: Kind,
         id: u64,
         cluster: &Arc<Cluster>,
         rng: &mut StdRng,
+        alone: bool,
     ) -> anyhow::Result<Option<Self>> {
         let mut nodes = cluster.numbers();
         nodes.shuffle(rng);
@@ -49,17 +58,17 @@ impl Fault {
         let fault = |name: &str, nodes: Vec<u64>, end| Self { name: name.to_owned(), nodes, end };
         Ok(Some(match kind {
             Kind::Kill => {
-                cluster.kill(one).await?;
+                cluster.hold_down(one).await?;
                 fault("kill", vec![one], End::Start)
             }
             Kind::KillLeader => {
                 let Some(leader) = cluster.leader().await else { return Ok(None) };
-                cluster.kill(leader).await?;
+                cluster.hold_down(leader).await?;
                 fault("kill the leader", vec![leader], End::Start)
             }
             Kind::KillAll => {
                 for &node in &nodes {
-                    cluster.kill(node).await?;
+                    cluster.hold_down(node).await?;
                 }
                 fault("kill all", nodes, End::Start)
             }
@@ -76,6 +85,44 @@ impl Fault {
             Kind::Restart => {
                 let task = tokio::spawn(restart_in_turn(cluster.clone(), nodes.clone()));
                 fault("restart in turn", nodes, End::Restarting(task))
+            }
+            Kind::Slow => {
+                let slow = if rng.random_bool(0.3) { nodes.clone() } else { vec![one] };
+                for &node in &slow {
+                    links::detour(node, &nodes, true).await?;
+                }
+                let weather = weather(rng);
+                cluster.links.set(weather);
+                fault(&format!("slow links: {}", describe(&weather)), slow, End::Direct)
+            }
+            Kind::Clock => {
+                let far = rng.random_bool(0.5);
+                let offset_ms = rng.random_range(-90_000..90_000) / if far { 1 } else { 100 };
+                cluster.set_clock(one, offset_ms)?;
+                fault(if far { "clock, far" } else { "clock, near" }, vec![one], End::Clock)
+            }
+            Kind::PowerLoss => {
+                cut_power(cluster, &[one], rng).await?;
+                fault("power loss", vec![one], End::Start)
+            }
+            Kind::PowerLossAll => {
+                cut_power(cluster, &nodes, rng).await?;
+                fault("power loss of all", nodes, End::Start)
+            }
+            Kind::FullDisk => {
+                cluster.may_end(one, true);
+                cluster.disk(one).fill(rng.random_range(0..200_000));
+                fault("full disk", vec![one], End::Mend)
+            }
+            Kind::SlowDisk => {
+                let each = Duration::from_millis(rng.random_range(20..600));
+                cluster.disk(one).slow_syncs(each);
+                fault("slow disk", vec![one], End::Mend)
+            }
+            Kind::FailedSync => {
+                cluster.may_end(one, true);
+                cluster.disk(one).fail_syncs();
+                fault("failed sync", vec![one], End::MustHaveEnded { alone })
             }
         }))
     }
@@ -103,7 +150,7 @@ impl Fault {
         match self.end {
             End::Start => {
                 for node in self.nodes {
-                    cluster.launch(node)?;
+                    cluster.release(node)?;
                 }
             }
             End::GoOn => {
@@ -119,6 +166,37 @@ impl Fault {
                 join(id, cluster).await?;
             }
             End::Restarting(task) => task.await??,
+            End::Direct => {
+                cluster.links.set(Weather::default());
+                for node in self.nodes {
+                    links::detour(node, &cluster.numbers(), false).await?;
+                }
+            }
+            End::Clock => {
+                for node in self.nodes {
+                    cluster.set_clock(node, 0)?;
+                }
+            }
+            End::Mend => {
+                for node in self.nodes {
+                    cluster.disk(node).mend();
+                    cluster.may_end(node, false);
+                    cluster.launch(node)?;
+                }
+            }
+            End::MustHaveEnded { alone } => {
+                for node in self.nodes {
+                    if alone {
+                        cluster.must_have_ended(node);
+                    }
+                    cluster.hold_down(node).await?;
+                    // What a failed sync left is anybody's guess.
+                    cluster.disk(node).lose_power(&mut StdRng::from_os_rng());
+                    cluster.disk(node).mend();
+                    cluster.may_end(node, false);
+                    cluster.release(node)?;
+                }
+            }
         }
         Ok(())
     }
@@ -221,4 +299,33 @@ async fn restart_in_turn(cluster: Arc<Cluster>, nodes: Vec<u64>) -> anyhow::Resu
         let _ = tokio::time::timeout(Duration::from_secs(15), cluster.await_ready(node)).await;
     }
     Ok(())
+}
+
+/// All of them at once: first every process, then what their disks had not synced.
+async fn cut_power(cluster: &Cluster, nodes: &[u64], rng: &mut StdRng) -> anyhow::Result<()> {
+    for &node in nodes {
+        cluster.hold_down(node).await?;
+    }
+    for &node in nodes {
+        cluster.disk(node).lose_power(rng);
+    }
+    Ok(())
+}
+
+fn weather(rng: &mut StdRng) -> Weather {
+    Weather {
+        delay: Duration::from_millis(rng.random_range(0..150)),
+        jitter: Duration::from_millis(rng.random_range(0..100)),
+        loss: *[0.0, 0.01, 0.1].choose(rng).unwrap_or(&0.0),
+        doubled: *[0.0, 0.05].choose(rng).unwrap_or(&0.0),
+    }
+}
+
+fn describe(weather: &Weather) -> &'static str {
+    match (weather.loss > 0.0, weather.doubled > 0.0) {
+        (false, false) => "delay, reordering",
+        (true, false) => "delay, reordering, loss",
+        (false, true) => "delay, reordering, doubling",
+        (true, true) => "delay, reordering, loss, doubling",
+    }
 }

@@ -30,4 +30,32 @@ pub(crate) enum Kind {
     Partition,
     /// Stopping and starting every node in turn
     Restart,
+    /// Delay, loss, reordering and doubling of what a node, or all, say to others
+    Slow,
+    /// A clock that jumps, forth or back
+    Clock,
+    /// A node's power fails: what it did not sync is gone
+    PowerLoss,
+    /// The power of all nodes fails at once
+    PowerLossAll,
+    /// A disk without room
+    FullDisk,
+    /// A disk whose syncs take long
+    SlowDisk,
+    /// A disk whose syncs fail: the node must stop
+    FailedSync,
+}
+
+impl Kind {
+    /// Whether the nodes need disks that can fail.
+    pub(crate) fn needs_disks(self) -> bool {
+        matches!(
+            self,
+            Self::PowerLoss
+                | Self::PowerLossAll
+                | Self::FullDisk
+                | Self::SlowDisk
+                | Self::FailedSync
+        )
+    }
 }

@@ -58,7 +58,9 @@ pub(crate) async fn run(
         for kind in kinds {
             id += 1;
             let before = Instant::now();
-            let Some(fault) = Fault::begin(kind, id, cluster, rng).await? else { continue };
+            let Some(fault) = Fault::begin(kind, id, cluster, rng, !options.together).await? else {
+                continue;
+            };
             *figures.faults.entry(fault.name.clone()).or_default() += 1;
             let op = Op::Fault { name: fault.name.clone(), nodes: fault.nodes.clone() };
             let ticket = clients.shared.recorder.invoke(0, 0, op);
@@ -94,10 +96,11 @@ fn seconds(rng: &mut StdRng, range: std::ops::Range<f64>) -> Duration {
 fn kinds(options: &Options, rng: &mut StdRng, turn: &mut usize) -> Vec<Kind> {
     if options.together {
         let count = rng.random_range(1..=AT_A_TIME);
-        return (0..count).filter_map(|_| options.faults.choose(rng).copied()).collect();
+        return (0..count).filter_map(|_| options.kinds().choose(rng).copied()).collect();
     }
     *turn += 1;
-    options.faults.get((*turn - 1) % options.faults.len().max(1)).copied().into_iter().collect()
+    let kinds = options.kinds();
+    kinds.get((*turn - 1) % kinds.len().max(1)).copied().into_iter().collect()
 }
 
 /// The time from a leader's death until a write through any other node.
