@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Cluster {
     binary: PathBuf,
     folder: PathBuf,
-    engine: String,
+    settings: Vec<String>,
     clocks: bool,
     nodes: Vec<Mutex<Node>>,
     /// A disk for each node, where the faults need them.
@@ -69,7 +69,11 @@ impl Cluster {
     ) -> anyhow::Result<Self> {
         let mut cluster = Self {
             binary: options.binary()?,
-            engine: options.engine.clone(),
+            settings: vec![
+                format!("--engine={}", options.engine),
+                format!("--dirty-bytes={}", options.dirty_bytes),
+                format!("--log-keep-entries={}", options.log_keep_entries),
+            ],
             clocks: options.kinds().contains(&Kind::Clock),
             disks: Vec::new(),
             links,
@@ -208,7 +212,8 @@ impl Cluster {
             .arg(self.data(node))
             .arg("--keys")
             .arg(self.keys())
-            .args(["--node-id", &node.to_string(), "--engine", &self.engine])
+            .args(["--node-id", &node.to_string()])
+            .args(&self.settings)
             .args(["--listen", &format!("{address}:{CLIENT_PORT}")])
             .args(["--peer-listen", &format!("{address}:{PEER_PORT}")])
             .args(["--peers", &self.peers()])

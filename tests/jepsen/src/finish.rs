@@ -11,6 +11,7 @@ use roost_client::{Calls as _, Connection, Transport};
 use serde_json::Value;
 
 use crate::clients::Shared;
+use crate::recorder::{brief_items, brief_messages};
 
 /// Who reads, in the history.
 const READER: u64 = 20_000;
@@ -50,8 +51,9 @@ async fn read_queue(shared: &Shared, node: u64, user: &str) -> anyhow::Result<()
         let ticket = shared.recorder.invoke(READER, node, op);
         let path = format!("/v1/users/{user}/queue?after={after}&limit=500&local=true");
         let mut page = shared.cluster.get(node, &path).await?;
-        let items: Vec<Item> = serde_json::from_value(page["items"].take())?;
+        let mut items: Vec<Item> = serde_json::from_value(page["items"].take())?;
         let more = page["more"].as_bool().context("a page says whether there is more")?;
+        brief_items(&mut items);
         let last = items.last().map(|item| item.seq);
         let answer = Answer::Items {
             items,
@@ -91,7 +93,8 @@ async fn read_groups(shared: &Shared, node: u64) -> anyhow::Result<()> {
                 limit: Some(500),
                 applied: None,
             };
-            let page = connection.history(request).await?;
+            let mut page = connection.history(request).await?;
+            brief_messages(page.messages.iter_mut());
             let last = page.messages.last().map(|message: &Message| message.seq);
             let more = page.more;
             shared.recorder.ok(ticket, Answer::Messages { messages: page.messages, more });

@@ -54,6 +54,12 @@ pub(crate) struct Options {
     /// The engine of the cold tier
     #[arg(long, default_value = "sled")]
     pub(crate) engine: String,
+    /// State that a node may hold in memory before a checkpoint: little, so that there are many
+    #[arg(long, default_value = "16MiB")]
+    pub(crate) dirty_bytes: String,
+    /// Log entries kept for nodes that were away: few, so that snapshots are sent
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) log_keep_entries: u64,
     /// Keep histories, pictures and the nodes' logs here
     #[arg(long, default_value = "target/jepsen")]
     pub(crate) out: PathBuf,

@@ -1,6 +1,7 @@
 //! The history, as it happens: in memory for the checker, and in a file for whoever looks later.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::Instant;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use roost_checker::history::write_event;
 use roost_checker::{Answer, Event, History, Op, Stage};
 use roost_client::ClientError;
+use roost_client::protocol::{Item, ItemContent, Message};
 
 /// Writes events down in the order in which they come. Shared by all clients.
 pub(crate) struct Recorder {
@@ -88,6 +90,36 @@ impl Recorder {
         book.events.push(event);
         ticket
     }
+}
+
+/// A body as the history holds it: a long one by its beginning, its length and a hash, the same
+/// wherever it is sent or read.
+pub(crate) fn brief(body: &str) -> String {
+    const SHOWN: usize = 64;
+    if body.len() <= SHOWN {
+        return body.to_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let beginning: String = body.chars().take(SHOWN / 2).collect();
+    format!("{beginning}… {} bytes, {:016x}", body.len(), hasher.finish())
+}
+
+/// Messages' bodies as the history holds them. A body that is no text was never sent, and is kept.
+pub(crate) fn brief_messages<'a>(messages: impl Iterator<Item = &'a mut Message>) {
+    for message in messages {
+        if let Some(text) = message.body.text() {
+            message.body = brief(text).into();
+        }
+    }
+}
+
+/// The same for items.
+pub(crate) fn brief_items(items: &mut [Item]) {
+    brief_messages(items.iter_mut().filter_map(|item| match &mut item.content {
+        ItemContent::Message { message, .. } => Some(message),
+        _ => None,
+    }));
 }
 
 fn blank(process: u64, node: u64, stage: Stage) -> Event {

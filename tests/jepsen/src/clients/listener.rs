@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::session::Session;
 use super::{Shared, User};
+use crate::recorder::brief_items;
 
 /// Items that may come ahead of the acknowledged one.
 const WINDOW: u32 = 64;
@@ -33,7 +34,8 @@ pub(crate) async fn run(shared: Arc<Shared>, user: User, process: u64, rng: StdR
         let leave = Instant::now() + Duration::from_secs_f64(session.rng.random_range(1.0..8.0));
         while session.shared.goes_on() && Instant::now() < leave && session.connection.is_some() {
             match tokio::time::timeout(Duration::from_millis(200), pushes.next()).await {
-                Ok(Some(Push::Items(push))) => {
+                Ok(Some(Push::Items(mut push))) => {
+                    brief_items(&mut push.items);
                     let last = push.items.last().map_or(newest, |item| item.seq);
                     let op = Op::Push { user: session.user.name.clone(), connection };
                     let answer = Answer::Items {

@@ -11,6 +11,7 @@ use roost_client::protocol::{Item, OkBody, Operation, Target};
 use roost_client::{Calls as _, ClientError, Connection, Pushes, Transport};
 
 use super::{Shared, User, any_transport};
+use crate::recorder::{brief, brief_items, brief_messages};
 
 /// Most items of a page.
 const PAGE: u32 = 100;
@@ -132,7 +133,7 @@ impl Session {
         let op = Op::Send {
             user: self.user.name.clone(),
             client_id: client_id.to_owned(),
-            body: body.to_owned(),
+            body: brief(body),
             conversation,
             to,
         };
@@ -199,8 +200,10 @@ fn answer(ok: &OkBody) -> Option<(Answer, u64)> {
             (answer, sent.applied)
         }
         OkBody::Page(page) => {
+            let mut items = page.items.clone();
+            brief_items(&mut items);
             let answer = Answer::Items {
-                items: page.items.clone(),
+                items,
                 head: page.head,
                 tail: page.tail,
                 more: page.more,
@@ -210,7 +213,9 @@ fn answer(ok: &OkBody) -> Option<(Answer, u64)> {
         }
         OkBody::Acked(acked) => (Answer::Acked { cursor: acked.cursor }, acked.applied),
         OkBody::History(page) => {
-            (Answer::Messages { messages: page.messages.clone(), more: page.more }, page.applied)
+            let mut messages = page.messages.clone();
+            brief_messages(messages.iter_mut());
+            (Answer::Messages { messages, more: page.more }, page.applied)
         }
         _ => return None,
     })

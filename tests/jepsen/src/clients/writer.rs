@@ -72,8 +72,8 @@ fn draft(session: &mut Session, number: usize) -> Draft {
         (None, None) => Target::User(name.as_str().into()),
     };
     let client_id = format!("w{number}");
-    // Now and then a long one, so that frames and records differ in size.
-    let filling = if session.rng.random_bool(0.02) { 8_000 } else { 0 };
+    // One in five is long, so that frames and records differ in size and checkpoints come often.
+    let filling = if session.rng.random_bool(0.2) { 12_000 } else { 0 };
     let body = format!("{name} {client_id} {}", "x".repeat(filling));
     Draft { target, client_id, body }
 }
