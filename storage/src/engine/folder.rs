@@ -34,6 +34,10 @@ pub fn open(kind: EngineKind, path: &Path) -> Result<Arc<dyn Engine>, Fault> {
         })
         .and_then(|owner| check_owner(kind, path, &owner))?;
     let files = path.join(kind.as_str());
+    // The engines make their folder without syncing the one above: a power cut would take it all.
+    make_folders(&files).and_then(|()| sync_folder(path)).map_err(|error| {
+        Fault::io(format!("make the engine's folder {}", files.display()), error)
+    })?;
     Ok(match kind {
         EngineKind::Sled => Arc::new(SledEngine::open(&files)?),
         EngineKind::Fjall => Arc::new(FjallEngine::open(&files)?),

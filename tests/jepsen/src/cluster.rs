@@ -362,6 +362,23 @@ impl Cluster {
         None
     }
 
+    /// Where every node stands, in a line.
+    pub(crate) async fn stand(&self) -> String {
+        let mut all = Vec::new();
+        for node in self.numbers() {
+            let asked = tokio::time::timeout(Duration::from_millis(500), self.status(node)).await;
+            all.push(match asked {
+                Ok(Some(status)) => {
+                    let of = |name: &str| format!("{name} {}", status[name]);
+                    let names = ["role", "leader", "term", "last_log", "committed", "applied"];
+                    format!("node {node}: {}", names.map(of).join(", "))
+                }
+                _ => format!("node {node} does not answer"),
+            });
+        }
+        all.join("; ")
+    }
+
     /// Waits until a node says that it can serve.
     pub(crate) async fn await_ready(&self, node: u64) -> anyhow::Result<()> {
         let url = format!("http://{}:{CLIENT_PORT}/readyz", network::address(node));

@@ -124,13 +124,19 @@ async fn measure_recovery(clients: &Clients, name: &str, figures: &mut Figures) 
     let ended = Instant::now();
     let nodes = clients.shared.cluster.numbers();
     let deadline = ended + 3 * RECOVERY_BOUND;
+    let mut stand = None;
     loop {
+        // Where the nodes stand when it takes long: what whoever looks for the reason asks first.
+        if stand.is_none() && ended.elapsed() > RECOVERY_BOUND / 2 {
+            stand = Some(clients.shared.cluster.stand().await);
+        }
+        let stand = stand.as_deref().unwrap_or_default();
         let resumed: Vec<_> =
             nodes.iter().map(|&node| clients.probes.first_after(&[node], ended)).collect();
         if let Some(last) = resumed.iter().copied().collect::<Option<Vec<_>>>() {
             let took = last.into_iter().max().unwrap_or(ended) - ended;
             if took > RECOVERY_BOUND {
-                figures.too_slow.push(format!("{took:.1?} after {name}"));
+                figures.too_slow.push(format!("{took:.1?} after {name}; half way: {stand}"));
             }
             figures.after_end.push(took);
             return;
@@ -143,7 +149,7 @@ async fn measure_recovery(clients: &Clients, name: &str, figures: &mut Figures) 
                 .map(|(node, _)| *node)
                 .collect();
             figures.too_slow.push(format!(
-                "nodes {without:?} do not write {:?} after {name}",
+                "nodes {without:?} do not write {:?} after {name}; at first: {stand}",
                 deadline - ended
             ));
             return;
