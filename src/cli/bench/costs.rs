@@ -4,6 +4,7 @@
 //! a figure, has none.
 
 use std::fs;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use crate::cli::api::Api;
+use crate::config::host_of;
 use crate::edge::cpu_seconds;
 
 /// How long a node may take to tell.
@@ -48,18 +50,25 @@ pub(crate) struct Costs {
     pub(crate) driver_cpu_s: f64,
     /// This machine's idle time so far, all processors together, in seconds.
     pub(crate) idle_s: Option<f64>,
+    /// Whether all nodes are on this machine, as far as their addresses say.
+    pub(crate) here: bool,
 }
 
 /// Asks the nodes.
 pub(crate) struct Meter {
     apis: Vec<Api>,
+    here: bool,
 }
 
 impl Meter {
     /// For these nodes, `host:port`.
     pub(crate) fn new(addresses: &[String]) -> anyhow::Result<Self> {
         let apis = addresses.iter().map(|address| Api::new(std::slice::from_ref(address), ""));
-        Ok(Self { apis: apis.collect::<Result<_, _>>()? })
+        let loopback = |host: &str| {
+            host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        };
+        let here = addresses.iter().all(|address| host_of(address).is_some_and(loopback));
+        Ok(Self { apis: apis.collect::<Result<_, _>>()?, here })
     }
 
     /// Looks now.
@@ -73,7 +82,7 @@ impl Meter {
             Ok(answer) => parse(&answer.body),
             Err(_) => NodeCosts::default(),
         });
-        Costs { nodes: nodes.collect(), driver_cpu_s, idle_s }
+        Costs { nodes: nodes.collect(), driver_cpu_s, idle_s, here: self.here }
     }
 }
 

@@ -13,6 +13,9 @@ pub(crate) struct Usage {
     nodes: Vec<Option<f64>>,
     driver: f64,
     idle: Option<f64>,
+    /// What neither nodes nor this process nor nobody used, if all nodes are on this machine: other
+    /// programs, and the system's own work. Where it is much, the figures are of a busy machine.
+    other: Option<f64>,
     /// Processor time of all nodes for each answer, in microseconds.
     pub(crate) node_us_each: Option<f64>,
 }
@@ -28,11 +31,18 @@ impl Usage {
             .map(|(first, last)| Some(percent(first.cpu_s?, last.cpu_s?)))
             .collect();
         let all: Option<f64> = nodes.iter().copied().sum();
+        let driver = percent(first.driver_cpu_s, last.driver_cpu_s);
+        let idle = first.idle_s.zip(last.idle_s).map(|(before, after)| percent(before, after));
+        let other = first.here.then_some(()).and_then(|()| {
+            let processors = std::thread::available_parallelism().ok()?.get() as f64;
+            Some(tenth((processors * 100.0 - idle? - driver - all?).max(0.0)))
+        });
         Self {
             node_us_each: all.map(|all| tenth(all / 100.0 * seconds * 1e6 / answers.max(1) as f64)),
             nodes,
-            driver: percent(first.driver_cpu_s, last.driver_cpu_s),
-            idle: first.idle_s.zip(last.idle_s).map(|(before, after)| percent(before, after)),
+            driver,
+            idle,
+            other,
         }
     }
 
@@ -42,6 +52,7 @@ impl Usage {
             "cpu_driver_pct": self.driver,
             "cpu_servers_pct": self.nodes,
             "cpu_idle_pct": self.idle,
+            "cpu_other_pct": self.other,
         })
     }
 
@@ -68,7 +79,10 @@ impl Usage {
             );
         }
         say!("  {:<24} {:>8}", "this driver", shown(Some(self.driver)));
-        say!("  {:<24} {:>8}", "idle on this machine", shown(self.idle));
+        if self.other.is_some() {
+            say!("  {:<24} {:>8}", "other work here", shown(self.other));
+            say!("  {:<24} {:>8}", "idle here", shown(self.idle));
+        }
     }
 }
 
@@ -118,7 +132,7 @@ mod tests {
 
     fn costs(cpu_s: Option<f64>, data: f64) -> Costs {
         let node = NodeCosts { cpu_s, data: Some(data), ..NodeCosts::default() };
-        Costs { nodes: vec![node; 3], driver_cpu_s: 0.0, idle_s: None }
+        Costs { nodes: vec![node; 3], driver_cpu_s: 0.0, idle_s: None, here: false }
     }
 
     #[test]
