@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use reqwest::Method;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::cli::api::Api;
 use crate::config::host_of;
@@ -18,6 +18,8 @@ use crate::edge::cpu_seconds;
 
 /// How long a node may take to tell.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at whether the nodes rest.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Ticks of `/proc/stat` in a second, on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -69,6 +71,24 @@ impl Meter {
         };
         let here = addresses.iter().all(|address| host_of(address).is_some_and(loopback));
         Ok(Self { apis: apis.collect::<Result<_, _>>()?, here })
+    }
+
+    /// Waits until the nodes have come to rest, together under a third of a processor, at most
+    /// `patience` long: what the preparation left to do is no part of what is measured.
+    pub(crate) async fn settle(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let busy = |costs: Costs| costs.nodes.iter().map(|node| node.cpu_s).sum::<Option<f64>>();
+        let mut before = busy(self.read().await);
+        while Instant::now() < deadline {
+            sleep(LOOK_INTERVAL).await;
+            let now = busy(self.read().await);
+            // Nodes that do not tell cannot be waited for.
+            let Some(used) = before.zip(now).map(|(before, now)| now - before) else { return };
+            if used < LOOK_INTERVAL.as_secs_f64() / 3.0 {
+                return;
+            }
+            before = now;
+        }
     }
 
     /// Looks now.

@@ -43,6 +43,8 @@ use workload::{Group, Workload};
 const MOST: usize = 10_000_000;
 /// Connections that send if nothing else is said, unless there are fewer senders.
 const DEFAULT_SENDING: usize = 64;
+/// How long nodes may take to come to rest after the conversations are made.
+const REST: Duration = Duration::from_secs(20);
 /// Connections that the phase `connect` opens if nothing else is said.
 const DEFAULT_IDLE: usize = 1_000;
 
@@ -156,15 +158,17 @@ impl Bench {
         raise_file_limit();
         let mut plan =
             Workload::new(self.users, connections, self.group, self.conversations, self.body);
+        let meter = Meter::new(&addresses)?;
         let mut sessions = None;
         if self.phase.contains(&Phase::Send) {
             let open = prepare::open_sessions(&nodes, connections, "bench").await?;
             prepare::make_conversations(&mut plan, &open).await?;
+            meter.settle(REST).await;
             sessions = Some(open);
         }
         let stage = Stage {
             nodes,
-            meter: Meter::new(&addresses)?,
+            meter,
             plan: Arc::new(plan),
             concurrency: self.concurrency,
             rate: self.rate,
