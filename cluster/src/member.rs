@@ -27,9 +27,9 @@ pub(crate) struct Member {
 
 impl Member {
     /// Takes a peer's greeting, or refuses it with a reason.
-    pub(crate) async fn greeted(&self, hello: &Hello) -> Result<Hello, String> {
+    pub(crate) fn greeted(&self, hello: &Hello) -> Result<Hello, String> {
         check_store(&self.route.replica.members(), hello)?;
-        self.route.transport.peer_restarted(hello).await;
+        self.route.transport.peer_restarted(hello);
         Ok((self.own.hello)())
     }
 

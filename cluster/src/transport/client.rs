@@ -32,10 +32,21 @@ struct Inner {
     peers: Mutex<HashMap<NodeId, Arc<Peer>>>,
 }
 
-/// One peer's connection; the lock is held while it is being made, so that it is made once.
+/// One peer's connection.
+///
+/// Whoever makes it holds `making`, so that it is made once. A peer's greeting is answered without
+/// that: two nodes that connect to each other at the same time each wait for the other's answer.
 #[derive(Default)]
 struct Peer {
-    live: tokio::sync::Mutex<Option<Arc<Live>>>,
+    making: tokio::sync::Mutex<()>,
+    live: Mutex<Option<Arc<Live>>>,
+}
+
+impl Peer {
+    /// The connection, if it stands.
+    fn live(&self) -> Option<Arc<Live>> {
+        self.live.lock().clone().filter(|live| !live.connection.is_closed())
+    }
 }
 
 struct Live {
@@ -104,17 +115,19 @@ impl Transport {
         node: Option<&MemberNode>,
     ) -> Result<Arc<Live>, String> {
         let peer = self.inner.peers.lock().entry(target).or_default().clone();
-        let mut slot = peer.live.lock().await;
-        if let Some(live) = slot.as_ref().filter(|live| !live.connection.is_closed()) {
-            return Ok(live.clone());
+        if let Some(live) = peer.live() {
+            return Ok(live);
         }
-        *slot = None;
+        let _making = peer.making.lock().await;
+        if let Some(live) = peer.live() {
+            return Ok(live);
+        }
         let address = self.address(target, node).ok_or("its address is not known")?;
         let live =
             timeout_at(Instant::now() + CONNECT_TIMEOUT, self.connect(target, node, &address))
                 .await
                 .map_err(|_| format!("{address} does not answer"))??;
-        *slot = Some(live.clone());
+        *peer.live.lock() = Some(live.clone());
         Ok(live)
     }
 
@@ -142,12 +155,13 @@ impl Transport {
         Ok(Arc::new(Live { connection, hello, last_answer: Mutex::new(Instant::now()) }))
     }
 
-    /// Drops the connection to a peer that has restarted since it was made.
-    pub(crate) async fn peer_restarted(&self, hello: &Hello) {
+    /// Drops the connection to a peer that has restarted since it was made. Never waits: the peer
+    /// may be waiting for this very answer while this node waits for its own greeting's.
+    pub(crate) fn peer_restarted(&self, hello: &Hello) {
         let peer = self.inner.peers.lock().get(&hello.node_id).cloned();
         let Some(peer) = peer else { return };
-        let mut slot = peer.live.lock().await;
-        if let Some(live) = slot.take_if(|live| live.hello.incarnation != hello.incarnation) {
+        let old = peer.live.lock().take_if(|live| live.hello.incarnation != hello.incarnation);
+        if let Some(live) = old {
             live.connection.close(LinkClose::Silent);
         }
     }
@@ -164,5 +178,67 @@ async fn greet(connection: &dyn LinkConnection, own: &Hello) -> Result<Hello, St
         Answer::Hello(hello) => Ok(hello),
         Answer::Refused(reason) => Err(reason),
         _ => Err("unexpected answer to the greeting".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use tokio::sync::Semaphore;
+
+    use super::super::link::PeerServer;
+    use super::*;
+
+    fn hello(node_id: NodeId) -> Hello {
+        let client_addr = "a:1".to_owned();
+        Hello { node_id, store_id: 1, incarnation: 1, client_addr, initialized: true }
+    }
+
+    /// A peer that answers a greeting only when it is let.
+    struct Reluctant {
+        answers: Arc<Semaphore>,
+        asked: Arc<Semaphore>,
+    }
+
+    #[async_trait]
+    impl Link for Reluctant {
+        async fn connect(&self, _: NodeId, _: &str) -> Result<Arc<dyn LinkConnection>, String> {
+            let (answers, asked) = (self.answers.clone(), self.asked.clone());
+            Ok(Arc::new(Self { answers, asked }))
+        }
+        async fn serve(&self, _: PeerServer) {}
+        async fn close(&self) {}
+    }
+
+    #[async_trait]
+    impl LinkConnection for Reluctant {
+        async fn exchange(&self, _: &[u8]) -> Result<Bytes, TransportError> {
+            self.asked.add_permits(1);
+            self.answers.acquire().await.unwrap().forget();
+            Ok(codec::encode(&Answer::Hello(hello(2))).into())
+        }
+        fn is_closed(&self) -> bool {
+            false
+        }
+        fn close(&self, _: LinkClose) {}
+    }
+
+    /// The peer answers this node's greeting only once its own was answered: as two nodes do that
+    /// lost each other and connect at the same time.
+    #[tokio::test]
+    async fn a_greeting_is_answered_while_this_node_waits_for_its_own() {
+        let (answers, asked) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let link = Reluctant { answers: answers.clone(), asked: asked.clone() };
+        let own = Own { hello: Arc::new(|| hello(1)) };
+        let peers = BTreeMap::from([(2, "peer:1".to_owned())]);
+        let transport = Transport::new(Arc::new(link), own, peers);
+        let calling = transport.clone();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let call = tokio::spawn(async move { calling.hello(2, deadline).await });
+        asked.acquire().await.unwrap().forget();
+        transport.peer_restarted(&hello(2));
+        answers.add_permits(2);
+        assert_eq!(call.await.unwrap().unwrap(), hello(2));
     }
 }

@@ -77,12 +77,12 @@ impl PeerServer {
         if hello.node_id != from {
             return Err(format!("node {from} greeted as node {}", hello.node_id));
         }
-        let (answer, welcome) = self.greeted(&hello).await;
+        let (answer, welcome) = self.greeted(&hello);
         Ok((codec::encode(&answer), welcome))
     }
 
-    async fn greeted(&self, hello: &Hello) -> (Answer, bool) {
-        match self.member.greeted(hello).await {
+    fn greeted(&self, hello: &Hello) -> (Answer, bool) {
+        match self.member.greeted(hello) {
             Ok(own) => (Answer::Hello(own), true),
             Err(reason) => (Answer::Refused(reason), false),
         }

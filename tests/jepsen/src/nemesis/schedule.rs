@@ -57,16 +57,17 @@ pub(crate) async fn run(
         let mut running = Vec::new();
         for kind in kinds {
             id += 1;
-            let before = Instant::now();
             let Some(fault) = Fault::begin(kind, id, cluster, rng, !options.together).await? else {
                 continue;
             };
+            // A probe that began after this cannot have been taken by the node that was killed.
+            let begun = Instant::now();
             *figures.faults.entry(fault.name.clone()).or_default() += 1;
             let op = Op::Fault { name: fault.name.clone(), nodes: fault.nodes.clone() };
             let ticket = clients.shared.recorder.invoke(0, 0, op);
             if kind == Kind::KillLeader && running.is_empty() && !options.together {
                 let killed = fault.nodes.clone();
-                figures.after_leader_kill.extend(leader_gap(clients, before, &killed).await);
+                figures.after_leader_kill.extend(leader_gap(clients, begun, &killed).await);
             }
             running.push(Running { fault, ticket });
             if options.together {
