@@ -127,7 +127,7 @@ impl Hub {
     }
 
     /// Takes a device's seat until the registration is dropped. Who has it now is replaced. Without
-    /// a time, [`Registration::date`] must follow once it is known.
+    /// a time, [`Undated::date`] must follow once it is known.
     pub(crate) fn register(
         self: &Arc<Self>,
         user: &UserId,
