@@ -50,7 +50,7 @@ docker:
     docker/check
 
 # Real nodes in network namespaces through kills, pauses, partitions and more, and the verdict on
-# what clients saw (`docs/reliability.md`). As root: `just jepsen --time 10m --faults all`.
+# what clients saw (`docs/reliability.md`). As root: `just jepsen --all --time 10m`.
 jepsen *ARGS:
     cargo run --release --locked -p roost-jepsen -- run {{ ARGS }}
 

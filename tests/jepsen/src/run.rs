@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clients::Clients;
 use crate::cluster::Cluster;
 use crate::links::Links;
-use crate::nemesis::{self, Figures};
+use crate::nemesis::{self, Figures, Kind};
 use crate::options::Options;
 use crate::recorder::Recorder;
 use crate::{finish, network, sandbox};
@@ -39,7 +39,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<ExitCode> {
 async fn rounds(options: &Options, scratch: &Path) -> anyhow::Result<ExitCode> {
     fs::create_dir_all(&options.out)?;
     network::make(options.nodes).await?;
-    let links = Arc::new(Links::make().await?);
+    let slow = options.kinds().contains(&Kind::Slow);
+    let links = Arc::new(if slow { Links::make().await? } else { Links::none() });
     let first = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let mut sound = true;
     for round in 0..options.rounds {
