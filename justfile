@@ -69,3 +69,12 @@ bench:
 # with three and five nodes, then a long run of the fuzzer. HOURS hours of faults, as root.
 nightly HOURS="6":
     tests/nightly {{ HOURS }}
+
+# Every bug that is planted on purpose, until the simulation catches it: the table of
+# `docs/reliability.md`. Fails if one is missed.
+planted SEEDS="400":
+    cargo run --locked --quiet -p roost-sim --features planted -- 1 --all-planted {{ SEEDS }}
+
+# The simulated cluster: one seed (`just sim 7`), or many (`just sim 1 --seeds 1000 --jobs 4`).
+sim *ARGUMENTS:
+    cargo run --locked --quiet -p roost-sim -- {{ ARGUMENTS }}

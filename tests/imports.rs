@@ -22,7 +22,7 @@ struct Package {
     must_not_use: &'static [&'static str],
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "roost-storage",
         folder: "storage/",
@@ -75,6 +75,13 @@ const PACKAGES: [Package; 9] = [
         // It starts the server as a program, and knows it as clients do.
         may_import: &["roost-client", "roost-checker"],
         must_not_use: &[],
+    },
+    Package {
+        name: "roost-sim",
+        folder: "tests/sim/",
+        // Whole nodes, on a network, disks and clocks of its own.
+        may_import: &["roost", "roost-storage", "roost-cluster", "roost-protocol", "roost-checker"],
+        must_not_use: &["quinn"],
     },
     Package {
         name: "roost",

@@ -21,6 +21,7 @@ use roost_raft::{NodeId, ProposeError, Replica};
 use roost_storage::command::{Command, Outcome};
 use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES, TARGET_BATCH_REFERENCES};
 use roost_storage::model::ShardId;
+use roost_storage::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -215,7 +216,7 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
                 .is_none()
                 && route.replica.status().role == roost_raft::Role::Stopped
             {
-                return settle(batch, &SubmitError::Stopped);
+                return settle(batch, &stopped(unknown));
             }
             continue;
         };
@@ -229,12 +230,22 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
             Attempted::Done(..) | Attempted::Unknown => unknown = true,
             Attempted::Elsewhere(other) => hint = other.filter(|other| *other != leader),
             Attempted::TooLarge => return settle(batch, &SubmitError::Overloaded),
-            Attempted::Stopped => return settle(batch, &SubmitError::Stopped),
+            // The entry may be in the log, and with the others: it is the replica that stopped.
+            Attempted::Stopped => return settle(batch, &stopped(true)),
         }
         if hint.is_none() {
             let pause = latest.min(Instant::now() + RETRY_PAUSE);
             route.replica.wait_leader(Some(leader), pause).await;
         }
+    }
+}
+
+/// What a command is told whose node stopped at a fault: that may undo nothing which was proposed.
+fn stopped(unknown: bool) -> SubmitError {
+    if unknown && !planted::is(Bug::UndoneWhenStopped) {
+        SubmitError::DeadlineExceeded
+    } else {
+        SubmitError::Stopped
     }
 }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use roost_storage::command::{Command, Effect, Rejection, Reply};
 use roost_storage::model::{DeviceId, LogPosition, UserId};
+use roost_storage::planted::{self, Bug};
 use roost_storage::store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -66,7 +67,7 @@ pub enum SubmitError {
     /// Too many commands are waiting on this node; nothing was proposed.
     #[error("too many requests are waiting")]
     Overloaded,
-    /// This node stopped at a fault.
+    /// This node stopped at a fault; nothing was proposed.
     #[error("this node has stopped")]
     Stopped,
 }
@@ -164,11 +165,21 @@ impl Cluster {
     /// Hands in a command. It takes its place in this node's order at the call, not when the
     /// future is first polled: commands submitted one after the other take effect in that order.
     pub fn submit(&self, command: Command, deadline: Instant) -> Pending {
+        let early = match &command {
+            Command::Acknowledge { seq, .. } if planted::is(Bug::AckBeforeCommit) => Some(*seq),
+            _ => None,
+        };
         let outcome = self.inner.forwarder.submit(command, deadline);
+        if let Some(cursor) = early {
+            let index = self.applied();
+            let committed = Committed { reply: Reply::Cursor { cursor }, index };
+            return Box::pin(std::future::ready(Ok(committed)));
+        }
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, outcome?).await {
                 Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(SubmitError::Stopped),
+                // The forwarding task is gone, and with it what it knew.
+                Ok(Err(_)) => Err(SubmitError::DeadlineExceeded),
                 Err(_) => Err(SubmitError::DeadlineExceeded),
             }
         })
@@ -181,7 +192,9 @@ impl Cluster {
     /// the deadline.
     pub async fn read_barrier(&self, deadline: Instant) -> Result<ReadPoint, SubmitError> {
         let point = self.inner.barrier.point(deadline).await?;
-        self.wait_applied(point.index, deadline).await?;
+        if !planted::is(Bug::StaleRead) {
+            self.wait_applied(point.index, deadline).await?;
+        }
         Ok(point)
     }
 

@@ -15,6 +15,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use roost_storage::log::{Done, Log, LogEntry};
+use roost_storage::planted::{self, Bug};
 use roost_storage::{Fault, codec};
 use tokio::sync::oneshot;
 
@@ -55,6 +56,12 @@ impl LogStore {
             Err(_) => Err(io::Error::other("the log's writer is gone")),
         }
     }
+}
+
+/// Reports at once, and leaves the log with nothing to report.
+fn early(done: Done) -> Done {
+    done(Ok(()));
+    Box::new(|_| ())
 }
 
 /// What the log keeps of an entry.
@@ -136,6 +143,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        if planted::is(Bug::VoteNotSaved) {
+            return Ok(());
+        }
         let bytes = Bytes::from(codec::encode(vote));
         Self::durable(|done| self.log.save_vote(bytes, done)).await
     }
@@ -160,6 +170,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries = entries.into_iter().map(|entry| encode_entry(&entry)).collect();
         let done: Done =
             Box::new(move |result| callback.io_completed(result.map_err(io::Error::from)));
+        let done = if planted::is(Bug::AckBeforeFsync) { early(done) } else { done };
         Ok(self.log.append(entries, done)?)
     }
 
@@ -173,6 +184,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        Self::durable(|done| self.log.purge(position(&upto), done)).await
+        let mut upto = position(&upto);
+        if planted::is(Bug::PurgeTooFar) {
+            upto.index += 3;
+        }
+        Self::durable(|done| self.log.purge(upto, done)).await
     }
 }

@@ -191,7 +191,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         };
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = source.send(self, vote) => sent,
+            // openraft tries again and says nothing.
+            sent = source.send(self, vote) => sent.inspect_err(|error| {
+                tracing::warn!(target = self.target, %error, "a snapshot was not sent");
+            }),
         }
     }
 

@@ -11,7 +11,8 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use roost_storage::command::Effect;
+use roost_storage::command::{Batch, Effect};
+use roost_storage::planted::{self, Bug};
 use roost_storage::store::{AppliedState, Payload, Store};
 use roost_storage::{Fault, codec};
 use tokio::sync::watch;
@@ -60,7 +61,9 @@ impl StateMachine {
         let applied = match &entry.payload {
             EntryPayload::Blank => self.store().apply(position, Payload::Blank)?,
             EntryPayload::Normal(proposal) => {
-                self.store().apply(position, Payload::Batch(&proposal.0))?
+                let restamped = planted::is(Bug::ClockInApply).then(|| restamped(&proposal.0));
+                let bytes = restamped.as_deref().unwrap_or(&proposal.0);
+                self.store().apply(position, Payload::Batch(bytes))?
             }
             EntryPayload::Membership(membership) => {
                 self.store().apply(position, Payload::Membership(&codec::encode(membership)))?
@@ -94,6 +97,13 @@ impl StateMachine {
             snapshot: SnapshotData::Checkpoint(self.source.clone()),
         }))
     }
+}
+
+/// The batch with this node's time.
+fn restamped(bytes: &[u8]) -> Vec<u8> {
+    let at_ms = host::unix_ms();
+    let batch = codec::decode_batch(bytes).map(|batch| Batch { at_ms, ..batch });
+    batch.ok().and_then(|batch| codec::encode_batch(&batch).ok()).unwrap_or_else(|| bytes.to_vec())
 }
 
 fn snapshot_meta(state: &AppliedState) -> io::Result<SnapshotMetaOf<TypeConfig>> {

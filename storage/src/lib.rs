@@ -26,6 +26,8 @@ pub mod engine;
 pub(crate) mod cold;
 pub mod store;
 
+pub mod planted;
+
 mod fault;
 
 pub use fault::Fault;

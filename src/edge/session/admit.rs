@@ -11,6 +11,7 @@ use roost_protocol::request::Connect;
 use roost_protocol::{ErrorBody, ErrorCode};
 use roost_storage::command::{Command, Reply};
 use roost_storage::model::{DeviceId, DeviceKind, UserId};
+use roost_storage::planted::{self, Bug};
 use tokio::time::Instant;
 
 use super::event::Admission;
@@ -65,6 +66,11 @@ pub(crate) async fn admit(
     // From here on the hub's hints arrive: what grew before is in these bounds.
     let applied = context.cluster.applied();
     let bounds = store.queue_bounds(&user).map_err(|why| fault(&why))?;
+    if planted::is(Bug::CursorByPush) {
+        let (user, device, seq) = (user.clone(), device.clone(), bounds.tail);
+        let push = Command::Acknowledge { user, device, seq };
+        drop(context.cluster.submit(push, deadline));
+    }
     let record = store.device(&user, &device).map_err(|why| fault(&why))?;
     let cursor = record.map_or(0, |record| record.cursor);
 

@@ -26,6 +26,7 @@ use crate::Fault;
 use crate::engine::{Change, Direction};
 use crate::fs::OpenMode;
 use crate::limits::TARGET_FRAME_BYTES;
+use crate::planted::{self, Bug};
 
 const EXPORT_DRAFT: &str = "export.tmp";
 const INSTALL: &str = "install.snap";
@@ -123,6 +124,10 @@ impl Cold {
         let (mut frame, mut bytes) = (Vec::new(), 0);
         let (start, end) = self.stored_range(key::LOWEST, key::END);
         self.engine.visit(&start, &end, Direction::Ascending, &mut |stored, value| {
+            let dedup = matches!(key::bare(stored).first(), Some(3 | 4));
+            if dedup && planted::is(Bug::SnapshotWithoutDedup) {
+                return ControlFlow::Continue(());
+            }
             let change = Change::Put(key::bare(stored).to_vec(), value.to_vec());
             bytes += change.size();
             frame.push(change);

@@ -53,6 +53,7 @@ struct State {
     operations: u64,
     stop_at: Option<u64>,
     fail_at: Option<u64>,
+    full_at: Option<u64>,
     folders: BTreeSet<PathBuf>,
     files: BTreeMap<u64, FileState>,
     names: BTreeMap<PathBuf, u64>,
@@ -85,6 +86,21 @@ impl SimDisk {
         self.state.lock().fail_at = Some(n);
     }
 
+    /// From operation `n` on, counted from 1, the disk is full: all of them fail with ENOSPC and do
+    /// nothing.
+    pub fn fill_at(&self, n: u64) {
+        self.state.lock().full_at = Some(n);
+    }
+
+    /// Takes back what was set to happen and has not: a disk that has failed stays as it is.
+    pub fn mend(&self) {
+        let state = &mut *self.state.lock();
+        let done = state.operations;
+        for at in [&mut state.stop_at, &mut state.fail_at, &mut state.full_at] {
+            *at = at.filter(|n| *n <= done);
+        }
+    }
+
     /// The disk as the next process finds it: independent of this one, with no fault set and
     /// operations counted from zero.
     pub fn crash(&self, policy: CrashPolicy) -> SimDisk {
@@ -92,6 +108,7 @@ impl SimDisk {
         state.operations = 0;
         state.stop_at = None;
         state.fail_at = None;
+        state.full_at = None;
         match policy {
             CrashPolicy::KeepAll => {}
             CrashPolicy::LoseUnsynced => state.lose_power(|_| Fate::Lost),
@@ -128,6 +145,9 @@ impl State {
         }
         if self.fail_at == Some(self.operations) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        if self.full_at.is_some_and(|n| self.operations >= n) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
         }
         Ok(())
     }

@@ -103,7 +103,8 @@ fn cursors(index: &Index<'_>, report: &mut Report) {
                 };
                 ((user, device), CursorCall::Ack { seq: *seq, shown })
             }
-            (Op::Connect { user, device, .. }, Some(Answer::Connected { cursor, .. })) => {
+            // One that says where it is may be let in by a node that knows no leader.
+            (Op::Connect { user, device, after: None }, Some(Answer::Connected { cursor, .. })) => {
                 ((user, device), CursorCall::Read { shown: *cursor })
             }
             _ => continue,

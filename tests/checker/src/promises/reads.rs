@@ -1,7 +1,7 @@
 //! Promise 7: a linearizable read reflects every completed operation; the default reads are
 //! monotonic and show the client's own writes, on any node, by the applied index that it carries.
 //!
-//! *Stale read*: a linearizable pull, or a `connect`, lacks what was complete before it began.
+//! *Stale read*: a linearizable pull, or a `connect` without `after`, lacks what was complete before it began.
 //! *Nonmonotonic read*: a client that carried the applied index it had seen was shown less than
 //! before. *Own write unseen*: the same, for its own send.
 //!
@@ -120,7 +120,8 @@ impl<'h> Walk<'h> {
                 own.read.raise(*tail, event);
                 own.applied = own.applied.max(*applied);
             }
-            (Op::Connect { user, .. }, Some(Answer::Connected { tail, .. })) => {
+            // One that says where it is may be let in by a node that knows no leader.
+            (Op::Connect { user, after: None, .. }, Some(Answer::Connected { tail, .. })) => {
                 let (floor, _) = self.at_begin.remove(&at).unwrap_or_default();
                 fresh(report, call, *tail, floor, event);
                 self.floors.entry(user).or_default().raise(*tail, event);
