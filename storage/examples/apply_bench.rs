@@ -128,7 +128,7 @@ fn run(
     let groups = make_groups(&mut feed, size);
     let body = bytes::Bytes::from(vec![b'x'; body]);
     let before = store.counts();
-    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let (started, cpu, all_cpu) = (Instant::now(), cpu_seconds(), process_cpu_seconds());
     let mut n = 0;
     while started.elapsed() < time {
         for _ in 0..1_000 {
@@ -146,11 +146,12 @@ fn run(
     let started = Instant::now();
     store.checkpoint().expect("no fault");
     let last_checkpoint = started.elapsed().as_secs_f64();
+    let each = (process_cpu_seconds() - all_cpu) * 1e6 / (after.messages - before.messages) as f64;
     let read = read_all(&store);
     let bytes = store.tier_stats().cold_bytes as f64 / after.messages as f64;
     println!(
         "{name:8} G={size:<4} {messages:>9.0} messages/cpu-s {references:>11.0} references/cpu-s \
-         {clock:>9.0} messages/s  last checkpoint {last_checkpoint:.2} s  read {read:>9.0} \
+         {clock:>9.0} messages/s {each:>6.1} µs of all threads a message  last checkpoint {last_checkpoint:.2} s  read {read:>9.0} \
          items/cpu-s  {bytes:.0} bytes/message"
     );
 }
@@ -180,13 +181,23 @@ fn cpu_seconds() -> f64 {
     nanos.expect("schedstat starts with nanoseconds") as f64 / 1e9
 }
 
+/// The CPU time of the whole process, checkpoints and engine included, in seconds.
+fn process_cpu_seconds() -> f64 {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|text| text.parse::<f64>().ok()).sum::<f64>() / TICKS_A_SECOND
+}
+
 fn main() {
     let mut arguments =
         std::env::args().skip(1).map(|text| text.parse::<usize>().expect("a number"));
     let time = Duration::from_secs(arguments.next().unwrap_or(10) as u64);
     let body = arguments.next().unwrap_or(200);
     for size in [2, 10, 200] {
-        for name in ["memory", "sled", "fjall"] {
+        let engines = std::env::var("ENGINES").unwrap_or_else(|_| "memory,sled,fjall".to_owned());
+        for name in engines.split(',') {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let path = folder.path().join("engine");
             let engine: Arc<dyn Engine> = match name {

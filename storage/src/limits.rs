@@ -44,8 +44,6 @@ pub const QUEUE_SEGMENT_MERGE_BYTES: usize = 2 * 1024;
 pub const MAX_QUEUE_SEGMENT_BYTES: usize = 64 * 1024;
 /// A stored message segment is closed once it has this many bytes.
 pub const MESSAGE_SEGMENT_BYTES: usize = 32 * 1024;
-/// A stored message segment below this many bytes takes in the messages that follow it.
-pub const MESSAGE_SEGMENT_MERGE_BYTES: usize = MESSAGE_SEGMENT_BYTES / 2;
 /// Largest stored message segment, in bytes: one that was almost full and took one big message.
 pub const MAX_MESSAGE_SEGMENT_BYTES: usize = MESSAGE_SEGMENT_BYTES + MAX_BODY_BYTES + 1_024;
 /// Most entries in one stored segment of the dedup window's order.

@@ -133,7 +133,8 @@ impl Cold {
         self.engine.disk_bytes()
     }
 
-    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). Durable
+    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). Their keys
+    /// ascend, each key once. Durable
     /// on return. After an error the tier stops: only opening it again tells what holds.
     pub(crate) fn checkpoint(&self, meta: &[u8], changes: Vec<Change>) -> Result<(), Fault> {
         let _work = self.begin_work()?;
@@ -144,9 +145,8 @@ impl Cold {
             changes.iter().try_for_each(key::check)?;
             let frames: Vec<_> = group(changes, MAX_FRAME_CHANGES, TARGET_FRAME_BYTES).collect();
             self.write_journal(meta, &frames)?;
-            for frame in frames {
-                self.put(frame)?;
-            }
+            let stored = |change| key::stored_change(self.shard, change);
+            self.engine.write_sorted(&mut frames.into_iter().flatten().map(stored))?;
             self.finish_checkpoint(meta.to_vec())
         })
     }

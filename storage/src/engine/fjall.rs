@@ -6,13 +6,16 @@
 use std::ops::Bound;
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
 use super::{Change, Direction, Engine, Visitor, batches, cannot_open, visit_pairs};
 use crate::Fault;
 use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
 
 const KEYSPACE: &str = "cold";
+/// Values from this size on, in bytes, are kept beside the tree, so that merging its tables does
+/// not write them again: segments of messages, which never change once they are full.
+const SEPARATE_FROM_BYTES: u32 = 192;
 
 /// A fjall database.
 pub struct FjallEngine {
@@ -29,8 +32,13 @@ impl FjallEngine {
             .manual_journal_persist(true)
             .open()
             .map_err(failed)?;
-        let options =
-            || KeyspaceCreateOptions::default().max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64);
+        let options = || {
+            let separated =
+                KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64)
+                .with_kv_separation(Some(separated))
+        };
         let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
         Ok(Self { db, keyspace })
     }
@@ -68,6 +76,18 @@ impl Engine for FjallEngine {
             batch.commit()?;
         }
         Ok(())
+    }
+
+    /// Straight into tables, past journal and memory.
+    fn write_sorted(&self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), Fault> {
+        let mut ingestion = self.keyspace.start_ingestion()?;
+        for change in changes {
+            match change {
+                Change::Put(key, value) => ingestion.write(key, value)?,
+                Change::Delete(key) => ingestion.write_tombstone(key)?,
+            }
+        }
+        Ok(ingestion.finish()?)
     }
 
     fn flush(&self) -> Result<(), Fault> {

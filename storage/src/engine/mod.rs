@@ -122,6 +122,17 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     ) -> Result<(), Fault>;
     /// Carries out changes, in order. Not atomic. Splits large batches by itself.
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault>;
+    /// Carries out changes whose keys ascend, each key once: the same as [`Engine::write`], for an
+    /// engine that has a shorter way for many of them. Readers may see them only at the end.
+    fn write_sorted(&self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), Fault> {
+        loop {
+            let piece: Vec<_> = changes.take(MAX_ENGINE_BATCH_KEYS).collect();
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.write(piece)?;
+        }
+    }
     /// Makes all writes durable. After an error nothing is known about them: the node stops.
     fn flush(&self) -> Result<(), Fault>;
     /// Removes everything. A crash meanwhile may leave any part; it is then called again.

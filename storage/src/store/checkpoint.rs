@@ -1,22 +1,17 @@
 //! Turning a frozen generation into changes of the cold tier.
 //!
-//! The newest stored segment of a queue or conversation takes in what follows it while it is
-//! small, so that a queue that grows by one reference between checkpoints does not become one key
-//! for each. The changes come in the order of their keys, which is the order that readers rely on
+//! The newest stored segment of a queue takes in what follows it while it is small, so that a queue
+//! that grows by one reference between checkpoints does not become one key for each. Messages are
+//! written once. The changes come in the order of their keys, which is the order that readers rely on
 //! (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and nothing else.
-
-use std::collections::BTreeMap;
 
 use super::hot::{ConversationEntry, Generation, UserEntry};
 use super::keys;
-use super::records::{self, State};
+use super::records::State;
 use super::runs;
 use crate::cold::Cold;
 use crate::engine::Change;
-use crate::limits::{
-    DEDUP_SEGMENT_ENTRIES, MESSAGE_SEGMENT_BYTES, MESSAGE_SEGMENT_MERGE_BYTES,
-    QUEUE_SEGMENT_MERGE_BYTES,
-};
+use crate::limits::{DEDUP_SEGMENT_ENTRIES, MESSAGE_SEGMENT_BYTES, QUEUE_SEGMENT_MERGE_BYTES};
 use crate::model::{ConversationId, Message, UserId};
 use crate::{Fault, codec};
 
@@ -29,9 +24,9 @@ pub(super) fn pack(
     generation: &Generation,
     state: &State,
 ) -> Result<Vec<Change>, Fault> {
-    let mut pack = Pack { cold, changes: BTreeMap::new() };
+    let mut pack = Pack { cold, changes: Vec::new() };
     for (id, entry) in &generation.conversations {
-        pack.conversation(id, entry)?;
+        pack.conversation(id, entry);
     }
     for (id, entry) in &generation.users {
         pack.user(generation, id, entry)?;
@@ -41,56 +36,38 @@ pub(super) fn pack(
         pack.set(key, record.as_ref().map(codec::encode));
     }
     pack.dedup_order(generation, state)?;
-    let changes = pack.changes.into_iter();
-    Ok(changes
-        .map(|(key, value)| match value {
-            Some(value) => Change::Put(key, value),
-            None => Change::Delete(key),
-        })
-        .collect())
+    // No two parts of a generation share a key.
+    pack.changes.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+    Ok(pack.changes)
 }
 
 struct Pack<'a> {
     cold: &'a Cold,
-    /// By key; `None` removes it.
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: Vec<Change>,
 }
 
 impl Pack<'_> {
     fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.changes.insert(key, value);
+        self.changes.push(match value {
+            Some(value) => Change::Put(key, value),
+            None => Change::Delete(key),
+        });
     }
 
-    fn conversation(
-        &mut self,
-        id: &ConversationId,
-        entry: &ConversationEntry,
-    ) -> Result<(), Fault> {
+    fn conversation(&mut self, id: &ConversationId, entry: &ConversationEntry) {
         self.set(keys::conversation(id), Some(codec::encode(&entry.record)));
         if let Some(members) = entry.members.as_ref().filter(|_| entry.members_changed) {
             let value = (!members.is_empty()).then(|| codec::encode(&**members));
             self.set(keys::members(id), value);
         }
-        self.messages(id, entry)
+        self.messages(id, entry);
     }
 
-    fn messages(&mut self, id: &ConversationId, entry: &ConversationEntry) -> Result<(), Fault> {
-        if entry.messages.is_empty() {
-            return Ok(());
-        }
-        let mut run: Vec<&Message> = Vec::new();
-        let stored =
-            self.newest(&keys::messages(id, 0), entry.first, MESSAGE_SEGMENT_MERGE_BYTES)?;
-        let older = match stored {
-            Some((first, bytes)) => records::messages(first, &bytes)?,
-            None => Vec::new(),
-        };
-        run.extend(&older);
-        run.extend(&entry.messages);
-        for segment in message_segments(&run) {
+    fn messages(&mut self, id: &ConversationId, entry: &ConversationEntry) {
+        // Never into an older segment: messages would be written many times before one is full.
+        for segment in message_segments(&entry.messages) {
             self.set(keys::messages(id, segment[0].seq), Some(codec::encode(&segment)));
         }
-        Ok(())
     }
 
     fn user(
@@ -169,7 +146,7 @@ impl Pack<'_> {
 }
 
 /// Cuts a run of messages into segments; each but the last has about the size of one.
-fn message_segments<'a, 'b>(run: &'a [&'b Message]) -> impl Iterator<Item = &'a [&'b Message]> {
+fn message_segments(run: &[Message]) -> impl Iterator<Item = &[Message]> {
     let mut rest = run;
     std::iter::from_fn(move || {
         let mut bytes = 0;
