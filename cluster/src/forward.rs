@@ -25,6 +25,7 @@ use roost_storage::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::propose::Proposer;
 use crate::transport::Transport;
 use crate::wire::{Answer, Call, Declined, Origin, millis};
 use crate::{ClaimTime, Committed, ReadPoint, SubmitError};
@@ -60,6 +61,7 @@ pub(crate) struct Route {
     pub(crate) incarnation: u64,
     pub(crate) replica: Replica,
     pub(crate) transport: Transport,
+    pub(crate) proposer: Proposer,
     /// Counts the read barriers that this node confirmed as the leader.
     pub(crate) read_points: AtomicU64,
 }
@@ -109,7 +111,7 @@ impl Forwarder {
 }
 
 /// About how many bytes a command takes in an entry.
-fn weight(command: &Command) -> usize {
+pub(crate) fn weight(command: &Command) -> usize {
     const FIXED: usize = 256;
     FIXED
         + match command {
@@ -160,14 +162,14 @@ struct Gathered {
 
 impl Gathered {
     fn with(route: &Route, first: Waiting) -> Self {
-        let (bytes, references) = (first.bytes, references(route, &first.command));
+        let (bytes, references) = (first.bytes, references(&route.replica, &first.command));
         Self { batch: vec![first], bytes, references }
     }
 
     /// Takes a command in, or gives it back if the next batch must have it.
     fn take_in(&mut self, route: &Route, next: Waiting) -> Option<Waiting> {
         let bytes = self.bytes + next.bytes;
-        let references = self.references + references(route, &next.command);
+        let references = self.references + references(&route.replica, &next.command);
         if self.batch.len() >= MAX_BATCH_COMMANDS
             || bytes > TARGET_BATCH_BYTES
             || references > TARGET_BATCH_REFERENCES
@@ -182,11 +184,11 @@ impl Gathered {
 
 /// How many references of its own a command appends, about. A send's continue runs that are there,
 /// and so cost next to nothing.
-fn references(route: &Route, command: &Command) -> usize {
+pub(crate) fn references(replica: &Replica, command: &Command) -> usize {
     match command {
         Command::Send { .. } => 0,
         // A store that can't tell any more refuses the command itself.
-        command => route.replica.store().fan_out(command).unwrap_or(0),
+        command => replica.store().fan_out(command).unwrap_or(0),
     }
 }
 
@@ -303,7 +305,7 @@ async fn attempt(
     deadline: Instant,
 ) -> Attempted {
     if leader == route.node_id {
-        return match route.replica.propose(commands, deadline).await {
+        return match route.proposer.propose(commands, deadline).await {
             Ok(proposed) => Attempted::Done(proposed.index, proposed.outcomes),
             Err(ProposeError::NotLeader(other)) => Attempted::Elsewhere(other),
             Err(ProposeError::Unknown) => Attempted::Unknown,
@@ -342,7 +344,7 @@ impl Senders {
     /// Carries out a forwarded batch, one at a time for each sender, unless a newer one came first.
     pub(crate) async fn forwarded(
         &self,
-        replica: &Replica,
+        proposer: &Proposer,
         from: NodeId,
         origin: Origin,
         commands: Vec<Command>,
@@ -363,7 +365,7 @@ impl Senders {
             return Err(Declined::Stale);
         }
         *newest = origin;
-        match replica.propose(commands, deadline).await {
+        match proposer.propose(commands, deadline).await {
             Ok(proposed) => Ok((proposed.index, proposed.outcomes)),
             Err(ProposeError::NotLeader(other)) => Err(Declined::NotLeader(other)),
             Err(ProposeError::TooLarge) => Err(Declined::TooLarge),

@@ -18,6 +18,7 @@ mod transport;
 mod barrier;
 mod forward;
 mod member;
+mod propose;
 mod start;
 
 pub use roost_raft::{ReplicaOptions, TransportError, host};

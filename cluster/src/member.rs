@@ -49,7 +49,7 @@ impl Member {
             }
             Call::Forward { origin, ttl_ms, commands, .. } => Answer::Forward(
                 self.senders
-                    .forwarded(&self.route.replica, from, origin, commands, deadline(ttl_ms))
+                    .forwarded(&self.route.proposer, from, origin, commands, deadline(ttl_ms))
                     .await,
             ),
             Call::ReadIndex { ttl_ms, .. } => {

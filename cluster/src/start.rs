@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::barrier::Barrier;
 use crate::forward::{Forwarder, Route, Senders};
 use crate::member::Member;
+use crate::propose::Proposer;
 use crate::transport::{self, Link, Own, PeerServer, PeerTls, TlsError, Transport};
 use crate::wire::{Answer, Call, Hello};
 use crate::{Cluster, Inner, Observer};
@@ -199,6 +200,7 @@ impl Cluster {
             incarnation: options.incarnation,
             replica: replica.clone(),
             transport: transport.clone(),
+            proposer: Proposer::start(replica.clone()),
             read_points: AtomicU64::new(0),
         });
         let member = Member {

@@ -1,7 +1,8 @@
 //! openraft's state machine over [`Store`].
 //!
-//! Entries are applied in order on a blocking thread, since the store may wait for a checkpoint
-//! when its memory bound is reached. The state is in place before anybody hears of it: first the
+//! Entries are applied in order: small ones in place, since another thread costs more than they do;
+//! large ones, and all of them while the store is at its memory bound and waits for a checkpoint,
+//! on a thread that may block. The state is in place before anybody hears of it: first the
 //! store, then the applied index, then the observer, then the proposer's reply.
 
 use std::io;
@@ -23,6 +24,12 @@ use crate::types::{Entry, LogId, Response, StoredMembership, TypeConfig, log_id,
 
 /// Entries applied between two visits of the async runtime.
 const APPLY_CHUNK: usize = 64;
+
+/// Bytes of proposals that are applied in place, between two visits of the async runtime.
+const IN_PLACE_BYTES: usize = 64 * 1024;
+
+/// Entries to apply, with whoever waits for each.
+type Chunk = Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>;
 
 /// What is told about applied entries. Called on the apply path, in order: it must not block.
 pub trait ApplyObserver: Send + Sync + 'static {
@@ -74,10 +81,23 @@ impl StateMachine {
         Ok(Response { outcomes: applied.outcomes })
     }
 
-    fn apply_chunk(
-        &self,
-        chunk: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
-    ) -> Result<(), Fault> {
+    /// Applies from the front what neither waits nor takes long; gives back the rest.
+    fn apply_in_place(&self, chunk: Chunk) -> Result<Chunk, Fault> {
+        let mut bytes = 0;
+        let mut chunk = chunk.into_iter();
+        while let Some((entry, _)) = chunk.as_slice().first() {
+            if let EntryPayload::Normal(proposal) = &entry.payload {
+                bytes += proposal.0.len();
+            }
+            if bytes > IN_PLACE_BYTES || !self.store().has_room() {
+                break;
+            }
+            self.apply_chunk(chunk.by_ref().take(1).collect())?;
+        }
+        Ok(chunk.collect())
+    }
+
+    fn apply_chunk(&self, chunk: Chunk) -> Result<(), Fault> {
         for (entry, responder) in chunk {
             let response = self.apply_one(&entry)?;
             if let Some(responder) = responder {
@@ -129,8 +149,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let mut chunks = entries.ready_chunks(APPLY_CHUNK);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<io::Result<Vec<_>>>()?;
-            let machine = self.clone();
-            host::blocking(move || machine.apply_chunk(chunk)).await?;
+            let rest = self.apply_in_place(chunk)?;
+            if !rest.is_empty() {
+                let machine = self.clone();
+                host::blocking(move || machine.apply_chunk(rest)).await?;
+            }
         }
         Ok(())
     }

@@ -163,6 +163,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether the next [`Store::apply`] would start at once: dirty state is within its bound.
+    pub fn has_room(&self) -> bool {
+        self.hot.read().dirty_bytes() <= self.options.dirty_bytes
+    }
+
     /// What was applied last.
     pub fn applied_state(&self) -> AppliedState {
         self.hot.read().state.applied_state()
