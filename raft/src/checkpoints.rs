@@ -3,17 +3,19 @@
 //! A checkpoint is due when dirty memory passes half its bound, when many entries were applied
 //! since the last one (they would be applied again after a crash), and after a quiet time. It is
 //! made through openraft, as its newest snapshot, which lets it purge the log up to the configured
-//! distance behind.
+//! distance behind, in entries; what is over the distance in bytes is purged too.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Raft;
+use roost_storage::log::Log;
 use roost_storage::store::Store;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host;
+use crate::replica::ReplicaOptions;
 use crate::state_machine::StateMachine;
 use crate::types::TypeConfig;
 
@@ -25,7 +27,13 @@ const DUE_AFTER: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the store stops, or openraft does.
-pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>, due_entries: u64) {
+pub(crate) async fn run(
+    store: Arc<Store>,
+    log: Arc<Log>,
+    raft: Raft<TypeConfig, StateMachine>,
+    options: ReplicaOptions,
+) {
+    let due_entries = options.checkpoint_entries;
     let mut pressure = watch_pressure(store.clone());
     let mut newest = Instant::now();
     let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -51,6 +59,12 @@ pub(crate) async fn run(store: Arc<Store>, raft: Raft<TypeConfig, StateMachine>,
         }
         newest = Instant::now();
         if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        // openraft bounds the log by entries, which differ in size by a factor of a thousand.
+        if let Some(upto) = log.surplus(options.log_keep_bytes)
+            && raft.trigger().purge_log(upto).await.is_err()
+        {
             return;
         }
     }

@@ -43,6 +43,8 @@ pub struct ReplicaOptions {
     pub node_id: NodeId,
     /// Entries kept in the log behind the newest checkpoint, for followers that were away.
     pub log_keep_entries: u64,
+    /// Bytes of log files that these may take, at most, once a checkpoint covers them.
+    pub log_keep_bytes: u64,
     /// Entries applied since the newest checkpoint that make the next one due.
     pub checkpoint_entries: u64,
     /// The wall clock that stamps proposals, in milliseconds since the Unix epoch.
@@ -55,6 +57,7 @@ impl ReplicaOptions {
         Self {
             node_id,
             log_keep_entries: 20_000,
+            log_keep_bytes: 128 * 1024 * 1024,
             checkpoint_entries: checkpoints::DUE_ENTRIES,
             clock: host::unix_ms,
         }
@@ -169,10 +172,11 @@ impl Replica {
         let source = SnapshotSource::new(store.clone(), disk.clone());
         let machine = StateMachine::new(source, observer, Arc::new(applied));
         let network = Network { own_id: options.node_id, transport };
-        let raft = Raft::new(options.node_id, config, network, LogStore::new(log), machine)
+        let logs = LogStore::new(log.clone());
+        let raft = Raft::new(options.node_id, config, network, logs, machine)
             .await
             .map_err(|error| error.to_string())?;
-        tokio::spawn(checkpoints::run(store.clone(), raft.clone(), options.checkpoint_entries));
+        tokio::spawn(checkpoints::run(store.clone(), log, raft.clone(), options.clone()));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
         Ok(Self { raft, store, options, receiver, applied: applied_seen })
     }

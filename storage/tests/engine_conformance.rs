@@ -108,6 +108,24 @@ fn empty_and_reversed_ranges_hold_nothing(lab: &Lab) {
     }
 }
 
+fn sorted_changes_go_over_older_and_under_newer_ones(lab: &mut Lab) {
+    let large = "x".repeat(5_000);
+    let engine = lab.engine();
+    engine.write(vec![put("a", "old"), put("b", "old"), put("d", "old")]).unwrap();
+    let mut sorted = vec![put("a", "sorted"), delete("b"), put("c", &large)];
+    sorted.extend((0..500).map(|n| put(format!("n{n:03}"), [n as u8; 300])));
+    engine.write_sorted(&mut sorted.into_iter()).unwrap();
+    engine.write_sorted(&mut std::iter::empty()).unwrap();
+    engine.write(vec![put("a", "new")]).unwrap();
+    engine.flush().unwrap();
+    lab.reopen();
+    let engine = lab.engine();
+    let expected = pairs(&[("a", "new"), ("c", &large), ("d", "old")]);
+    assert_eq!(engine.scan(b"a", b"e", 9).unwrap(), expected);
+    assert_eq!(engine.get(b"n499").unwrap(), Some(vec![(499 % 256) as u8; 300]));
+    assert_eq!(engine.scan(b"n", b"o", usize::MAX).unwrap().len(), 500);
+}
+
 fn a_visitor_breaks_off_when_it_wants(lab: &Lab) {
     let engine = lab.engine();
     engine.write(vec![put("a", "1"), put("b", "2"), put("c", "3")]).unwrap();
@@ -242,6 +260,7 @@ conformance! {
     scans_give_the_half_open_range_in_both_directions,
     scans_stop_at_their_limit,
     empty_and_reversed_ranges_hold_nothing,
+    sorted_changes_go_over_older_and_under_newer_ones,
     a_visitor_breaks_off_when_it_wants,
     the_last_change_of_a_key_wins,
     empty_values_are_values,

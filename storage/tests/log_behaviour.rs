@@ -361,6 +361,29 @@ fn purged_segments_leave_the_disk_and_the_vote_stays() {
 }
 
 #[test]
+fn what_is_over_a_size_can_be_purged_and_leaves_that_size() {
+    let disk = SimDisk::new();
+    let log = open(disk, SEGMENT_BYTES, 0).unwrap();
+    assert_eq!(log.surplus(0), None);
+    for start in (0..1000).step_by(50) {
+        append(&log, start..start + 50, 300);
+    }
+    let before = log.stats();
+    assert_eq!(log.surplus(before.disk_bytes), None);
+    let half = before.disk_bytes / 2;
+    let surplus = log.surplus(half).unwrap();
+    run(&log, &Op::Purge(at(1, surplus))).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while log.stats().segments > before.segments / 2 + 1 {
+        assert!(Instant::now() < deadline, "purged segments are still there");
+        std::thread::yield_now();
+    }
+    let after = log.stats();
+    assert!(after.disk_bytes >= half && after.disk_bytes < before.disk_bytes);
+    assert_eq!((after.first, after.last), (Some(surplus + 1), Some(999)));
+}
+
+#[test]
 fn a_commit_position_rides_along_and_is_written_when_the_log_is_dropped() {
     let disk = SimDisk::new();
     let log = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES).unwrap();

@@ -86,6 +86,13 @@ impl Index {
         (!self.slots.is_empty()).then_some(self.first)
     }
 
+    /// The newest entry that lies before a segment.
+    pub(super) fn last_before(&self, segment: u32) -> Option<u64> {
+        let older = |slot: &Slot| matches!(slot.place, Place::Written(at) if at.segment < segment);
+        let count = self.slots.partition_point(older);
+        (count > 0).then(|| self.first + count as u64 - 1)
+    }
+
     /// Bytes of cached payloads.
     pub(super) fn cached_bytes(&self) -> usize {
         self.cached_bytes

@@ -183,6 +183,22 @@ impl Log {
         self.shared.inner.lock().stats()
     }
 
+    /// The newest entry whose purge, with all before it, still leaves `keep_bytes` of segment files
+    /// behind; none if the log is no larger than that.
+    pub fn surplus(&self, keep_bytes: u64) -> Option<u64> {
+        let inner = self.shared.inner.lock();
+        let mut kept = 0;
+        let newest_first = inner.segments.iter().rev();
+        let oldest_kept = newest_first
+            .take_while(|(_, (_, len))| {
+                let before = kept;
+                kept += len;
+                before < keep_bytes
+            })
+            .last();
+        inner.index.last_before(*oldest_kept?.0)
+    }
+
     /// Appends entries that follow the last one without a hole. They are readable on return and
     /// durable when `done` is called.
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) -> Result<(), Fault> {
