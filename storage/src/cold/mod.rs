@@ -128,6 +128,11 @@ impl Cold {
         Ok(bare_pairs(self.engine.scan_back(&start, &end, limit)?))
     }
 
+    /// The engine's [`Engine::merge_bytes`].
+    pub(crate) fn merge_bytes(&self) -> usize {
+        self.engine.merge_bytes()
+    }
+
     /// Bytes that the engine takes on disk, as far as it knows.
     pub(crate) fn disk_bytes(&self) -> Result<u64, Fault> {
         self.engine.disk_bytes()

@@ -78,6 +78,10 @@ impl Engine for FjallEngine {
         Ok(())
     }
 
+    fn merge_bytes(&self) -> usize {
+        0
+    }
+
     /// Straight into tables, past journal and memory.
     fn write_sorted(&self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), Fault> {
         let mut ingestion = self.keyspace.start_ingestion()?;

@@ -133,6 +133,11 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
             self.write(piece)?;
         }
     }
+    /// Below how many bytes a value that goes on growing is better written again than followed by
+    /// another one. 0 where small values cost little and rewriting them costs more.
+    fn merge_bytes(&self) -> usize {
+        usize::MAX
+    }
     /// Makes all writes durable. After an error nothing is known about them: the node stops.
     fn flush(&self) -> Result<(), Fault>;
     /// Removes everything. A crash meanwhile may leave any part; it is then called again.

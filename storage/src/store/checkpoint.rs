@@ -1,13 +1,13 @@
 //! Turning a frozen generation into changes of the cold tier.
 //!
 //! The newest stored segment of a queue takes in what follows it while it is small, so that a queue
-//! that grows by one reference between checkpoints does not become one key for each. Messages are
-//! written once. The changes come in the order of their keys, which is the order that readers rely on
+//! that grows by one reference between checkpoints does not become one key for each. For messages
+//! the engine says how small: where it takes many small values well, they are written once. The changes come in the order of their keys, which is the order that readers rely on
 //! (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and nothing else.
 
 use super::hot::{ConversationEntry, Generation, UserEntry};
 use super::keys;
-use super::records::State;
+use super::records::{self, State};
 use super::runs;
 use crate::cold::Cold;
 use crate::engine::Change;
@@ -26,7 +26,7 @@ pub(super) fn pack(
 ) -> Result<Vec<Change>, Fault> {
     let mut pack = Pack { cold, changes: Vec::new() };
     for (id, entry) in &generation.conversations {
-        pack.conversation(id, entry);
+        pack.conversation(id, entry)?;
     }
     for (id, entry) in &generation.users {
         pack.user(generation, id, entry)?;
@@ -54,20 +54,31 @@ impl Pack<'_> {
         });
     }
 
-    fn conversation(&mut self, id: &ConversationId, entry: &ConversationEntry) {
+    fn conversation(
+        &mut self,
+        id: &ConversationId,
+        entry: &ConversationEntry,
+    ) -> Result<(), Fault> {
         self.set(keys::conversation(id), Some(codec::encode(&entry.record)));
         if let Some(members) = entry.members.as_ref().filter(|_| entry.members_changed) {
             let value = (!members.is_empty()).then(|| codec::encode(&**members));
             self.set(keys::members(id), value);
         }
-        self.messages(id, entry);
+        self.messages(id, entry)
     }
 
-    fn messages(&mut self, id: &ConversationId, entry: &ConversationEntry) {
-        // Never into an older segment: messages would be written many times before one is full.
-        for segment in message_segments(&entry.messages) {
+    fn messages(&mut self, id: &ConversationId, entry: &ConversationEntry) -> Result<(), Fault> {
+        let Some(newest) = entry.messages.first() else { return Ok(()) };
+        let merge_bytes = self.cold.merge_bytes().min(MESSAGE_SEGMENT_BYTES / 2);
+        let mut run = match self.newest(&keys::messages(id, 0), newest.seq, merge_bytes)? {
+            Some((first, bytes)) => records::messages(first, &bytes)?,
+            None => Vec::new(),
+        };
+        run.extend_from_slice(&entry.messages);
+        for segment in message_segments(&run) {
             self.set(keys::messages(id, segment[0].seq), Some(codec::encode(&segment)));
         }
+        Ok(())
     }
 
     fn user(
@@ -109,7 +120,7 @@ impl Pack<'_> {
         next: u64,
         merge_bytes: usize,
     ) -> Result<Option<(u64, Vec<u8>)>, Fault> {
-        if next == 1 {
+        if next == 1 || merge_bytes == 0 {
             return Ok(None);
         }
         let mut end = zero[..zero.len() - size_of::<u64>()].to_vec();
