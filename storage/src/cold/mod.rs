@@ -138,9 +138,9 @@ impl Cold {
         self.engine.disk_bytes()
     }
 
-    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). Their keys
-    /// ascend, each key once. Durable
-    /// on return. After an error the tier stops: only opening it again tells what holds.
+    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). The last
+    /// change of a key counts. Durable on return. After an error the tier stops: only opening it
+    /// again tells what holds.
     pub(crate) fn checkpoint(&self, meta: &[u8], changes: Vec<Change>) -> Result<(), Fault> {
         let _work = self.begin_work()?;
         self.stop_on_fault(|| {
@@ -148,6 +148,7 @@ impl Cold {
                 return Err(Fault::corrupt("a checkpoint's meta is larger than any value"));
             }
             changes.iter().try_for_each(key::check)?;
+            let changes = in_key_order(changes);
             let frames: Vec<_> = group(changes, MAX_FRAME_CHANGES, TARGET_FRAME_BYTES).collect();
             self.write_journal(meta, &frames)?;
             let stored = |change| key::stored_change(self.shard, change);
@@ -269,6 +270,15 @@ impl Cold {
         let n = self.incoming.fetch_add(1, Ordering::Relaxed);
         self.path(&format!("{}{n}", snapshot::INCOMING_PREFIX))
     }
+}
+
+/// Sorted, each key once with its last change.
+fn in_key_order(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by(|a, b| a.key().cmp(b.key()));
+    changes.reverse();
+    changes.dedup_by(|next, kept| next.key() == kept.key());
+    changes.reverse();
+    changes
 }
 
 fn bare_pairs(pairs: Vec<Pair>) -> Vec<Pair> {

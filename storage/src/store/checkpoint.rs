@@ -2,8 +2,8 @@
 //!
 //! The newest stored segment of a queue takes in what follows it while it is small, so that a queue
 //! that grows by one reference between checkpoints does not become one key for each. For messages
-//! the engine says how small: where it takes many small values well, they are written once. The changes come in the order of their keys, which is the order that readers rely on
-//! (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and nothing else.
+//! the engine says how small: where it takes many small values well, they are written once. The
+//! cold tier writes changes in the order of their keys, which readers rely on (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and nothing else.
 
 use super::hot::{ConversationEntry, Generation, UserEntry};
 use super::keys;
@@ -18,7 +18,7 @@ use crate::{Fault, codec};
 /// Most of the dedup order's segments that one checkpoint removes.
 const DEDUP_SEGMENTS_REMOVED: usize = 4_096;
 
-/// The changes that bring the cold tier from the last checkpoint to the end of `generation`.
+/// The changes, in no order, that bring the cold tier from the last checkpoint to the end of `generation`.
 pub(super) fn pack(
     cold: &Cold,
     generation: &Generation,
@@ -36,8 +36,6 @@ pub(super) fn pack(
         pack.set(key, record.as_ref().map(codec::encode));
     }
     pack.dedup_order(generation, state)?;
-    // No two parts of a generation share a key.
-    pack.changes.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     Ok(pack.changes)
 }
 
