@@ -51,8 +51,8 @@ pub struct NodeConfig {
     /// The folder with the cluster's shared keys (certificate authority, token key); inside the data
     /// folder by default.
     pub keys: Option<PathBuf>,
-    /// The cold tier's engine.
-    pub engine: EngineKind,
+    /// The cold tier's engine; unless said, the one that the folder has, fjall for a new one.
+    pub engine: Option<EngineKind>,
     /// Dirty state that the hot tier may hold, in bytes.
     pub dirty_bytes: usize,
     /// Log entries kept behind the newest checkpoint, for followers that were away.
@@ -137,7 +137,8 @@ pub struct Settings {
     /// The folder with the cluster's shared keys [default: DATA/keys]
     #[arg(long, env = "ROOST_KEYS", value_name = "DIR")]
     pub keys: Option<PathBuf>,
-    /// The cold tier's engine, sled or fjall; never change it for an existing folder [default: sled]
+    /// The cold tier's engine, fjall or sled, of a new folder; an existing one keeps its own
+    /// [default: fjall]
     #[arg(long, env = "ROOST_ENGINE", value_name = "NAME")]
     pub engine: Option<Engine>,
     /// State that may wait in memory to be written, such as 64MiB [default: 64MiB]
@@ -236,7 +237,7 @@ impl Settings {
             advertise: self.advertise.filter(|address| !address.is_empty()),
             peers: self.peers.unwrap_or_default().0,
             keys: self.keys,
-            engine: self.engine.map_or(EngineKind::default(), |engine| engine.0),
+            engine: self.engine.map(|engine| engine.0),
             dirty_bytes: self.dirty_bytes.map_or(limits::DEFAULT_DIRTY_BYTES, |size| size.0),
             log_keep_entries: self.log_keep_entries.unwrap_or(DEFAULT_LOG_KEEP_ENTRIES),
             token_public_keys: self.token_public_keys.unwrap_or_default(),

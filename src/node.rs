@@ -204,7 +204,9 @@ async fn open_storage(
     let (config, disk) = (config.clone(), disk.clone());
     let opened = tokio::task::spawn_blocking(move || {
         let shard = shard_folder();
-        let engine = engine::open(config.engine, &config.data.join(&shard).join("engine"))?;
+        let folder = config.data.join(&shard).join("engine");
+        let kind = config.engine.map_or_else(|| engine::owner(&folder), |kind| Ok(Some(kind)))?;
+        let engine = engine::open(kind.unwrap_or_default(), &folder)?;
         let options = StoreOptions {
             shard: SHARD,
             dirty_bytes: config.dirty_bytes,

@@ -63,9 +63,9 @@ pub(crate) struct Dev {
     /// The folder for keys and data
     #[arg(long, env = "ROOST_DATA", value_name = "DIR", default_value = DEFAULT_DATA)]
     data: PathBuf,
-    /// The cold tier's engine; never change it for an existing folder
-    #[arg(long, env = "ROOST_ENGINE", value_name = "NAME", default_value = "sled", value_parser = ["sled", "fjall"])]
-    engine: String,
+    /// The cold tier's engine of new nodes; existing ones keep theirs [default: fjall]
+    #[arg(long, env = "ROOST_ENGINE", value_name = "NAME", value_parser = ["fjall", "sled"])]
+    engine: Option<String>,
     /// Which log lines the nodes write
     #[arg(long, env = "ROOST_LOG", value_name = "FILTER", default_value = "warn,openraft=off")]
     log: String,
@@ -208,7 +208,8 @@ impl Dev {
             .args(["--node-id", &node.id.to_string()])
             .args(["--listen", &node.client, "--peer-listen", &node.peer])
             .args(["--peers", &peers.join(",")])
-            .args(["--engine", &self.engine, "--log", &self.log])
+            .args(["--log", &self.log])
+            .args(self.engine.iter().flat_map(|engine| ["--engine", engine]))
             .arg("--keys")
             .arg(data.join("keys"))
             .arg("--data")
@@ -402,7 +403,7 @@ mod tests {
 
     fn dev(nodes: impl Into<Option<u16>>, port: impl Into<Option<u16>>, data: &Path) -> Dev {
         let (nodes, port) = (nodes.into(), port.into());
-        Dev { nodes, port, data: data.into(), engine: "sled".into(), log: "warn".into() }
+        Dev { nodes, port, data: data.into(), engine: None, log: "warn".into() }
     }
 
     #[test]

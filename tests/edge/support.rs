@@ -52,7 +52,7 @@ impl TestNode {
             advertise: None,
             peers: BTreeMap::new(),
             keys: None,
-            engine: EngineKind::Sled,
+            engine: Some(EngineKind::Sled),
             dirty_bytes: 64 * 1024 * 1024,
             log_keep_entries: 1_000,
             token_public_keys: Vec::new(),

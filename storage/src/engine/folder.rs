@@ -44,6 +44,20 @@ pub fn open(kind: EngineKind, path: &Path) -> Result<Arc<dyn Engine>, Fault> {
     })
 }
 
+/// Whose folder it is, if it is an engine's already.
+///
+/// # Errors
+/// [`Fault::Engine`] for a marker that names no engine; [`Fault::Io`] if it can't be read.
+pub fn owner(path: &Path) -> Result<Option<EngineKind>, Fault> {
+    match fs::read_to_string(path.join(MARKER)) {
+        Ok(name) => name.trim_end().parse().map(Some).map_err(|_| {
+            Fault::Engine(format!("{}: the {MARKER} marker names no engine", path.display()))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Fault::io(format!("read the marker in {}", path.display()), error)),
+    }
+}
+
 /// Whose folder it is, after marking it if it is new. Empty if nobody can tell.
 fn claim(kind: EngineKind, path: &Path) -> io::Result<String> {
     // The data folder above exists, but the folders between may be new: each must be durable.

@@ -2,7 +2,7 @@
 //!
 //! The cold tier takes atomicity from its own journal, so an engine only has to order keys, take
 //! small batches and say when they are durable. Three do: [`memory`] for tests and the simulation,
-//! [`sled`] by default, [`fjall`] as the alternative. One conformance suite runs on all of them.
+//! [`fjall`] by default, [`sled`] as the alternative. One conformance suite runs on all of them.
 //!
 //! [`open`] picks one by configuration and marks the folder with it, so that a data folder made
 //! with one engine is never opened with the other and taken for empty.
@@ -22,7 +22,7 @@ pub mod memory;
 pub mod sled;
 pub mod fjall;
 
-pub use self::folder::open;
+pub use self::folder::{open, owner};
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -31,9 +31,9 @@ pub type Pair = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EngineKind {
     /// sled 0.34.
-    #[default]
     Sled,
     /// fjall 3.
+    #[default]
     Fjall,
 }
 

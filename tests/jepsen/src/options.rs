@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// The engine of the cold tier
-    #[arg(long, default_value = "sled")]
+    #[arg(long, default_value = "fjall")]
     pub(crate) engine: String,
     /// State that a node may hold in memory before a checkpoint: little, so that there are many
     #[arg(long, default_value = "16MiB")]
