@@ -9,8 +9,8 @@
 //! One thread applies batches of sends as fast as it can, another one checkpoints under pressure,
 //! as in a node. Printed are messages and references for each second of the applying thread's CPU
 //! time (so that a busy machine shows less than it otherwise would in the figures), messages for
-//! each second of the clock, processor time of the whole process for each message, and how fast queues are read afterwards. The log and Raft are not part
-//! of it. Linux only.
+//! each second of the clock, processor time of the whole process for each message, and how fast
+//! queues are read afterwards. The log and Raft are not part of it. Linux only.
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
 use std::path::Path;
