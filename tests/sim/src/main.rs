@@ -8,7 +8,7 @@
 //! the process's source of randomness is replaced before anything else runs; so a seed needs a
 //! process of its own, and gives the same trace, byte for byte.
 //!
-//! A run: a [`plan`] is drawn, faults come and go ([`world`]) while clients work and [`invariants`]
+//! A run: a [`mod@plan`] is drawn, faults come and go ([`world`]) while clients work and [`invariants`]
 //! are looked at after each turn; then faults end, every node must serve and agree, everything is
 //! read ([`finale`]), and the history that clients recorded ([`record`]) goes through the checker.
 //!
