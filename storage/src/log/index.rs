@@ -102,9 +102,9 @@ impl Index {
     pub(super) fn append(&mut self, entries: &[LogEntry]) -> Result<u64, Fault> {
         let mut last = self.state.last;
         for LogEntry { position, payload } in entries {
-            if last
-                .is_some_and(|last| position.index != last.index + 1 || position.term < last.term)
-            {
+            if last.is_some_and(|last| {
+                last.index.checked_add(1) != Some(position.index) || position.term < last.term
+            }) {
                 return Err(Fault::misuse(format!("append of {position:?} after {last:?}")));
             }
             if payload.len() > MAX_ENTRY_BYTES {
@@ -188,7 +188,7 @@ impl Index {
 
     /// Drops the entries after `last`.
     pub(super) fn truncate_after(&mut self, last: Option<LogPosition>) {
-        let end = last.map_or(0, |last| last.index + 1);
+        let end = last.map_or(0, |last| last.index.saturating_add(1));
         let kept = usize::try_from(end.saturating_sub(self.first)).unwrap_or(usize::MAX);
         while self.slots.len() > kept {
             self.slots.pop_back();

@@ -53,20 +53,23 @@ impl Ledger {
         match record {
             Record::Entry(entry) => {
                 let index = entry.position.index;
-                if self.state.last.is_some_and(|last| index != last.index + 1) {
+                if self.state.last.is_some_and(|last| last.index.checked_add(1) != Some(index)) {
                     return Err("an entry that does not follow the one before it");
+                }
+                if index == u64::MAX {
+                    return Err("an entry that no other can follow");
                 }
                 self.extend(index, segment);
                 self.state.last = Some(entry.position);
             }
             Record::Vote(vote) => self.state.vote = Some(vote.clone()),
             Record::Truncate(last) => {
-                self.cut_after(last.map_or(0, |last| last.index + 1));
+                self.cut_after(last.map_or(0, |last| last.index.saturating_add(1)));
                 self.unseen = self.unseen.min(last.map(|last| last.index));
                 self.state.last = *last;
             }
             Record::Purge(position) => {
-                self.cut_before(position.index + 1);
+                self.cut_before(position.index.saturating_add(1));
                 self.state.note_purge(*position);
             }
             Record::Committed(committed) => self.state.committed = *committed,
