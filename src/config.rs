@@ -141,7 +141,7 @@ pub struct Settings {
     /// [default: fjall]
     #[arg(long, env = "ROOST_ENGINE", value_name = "NAME")]
     pub engine: Option<Engine>,
-    /// State that may wait in memory to be written, such as 64MiB [default: 64MiB]
+    /// State that may wait in memory to be written, such as 64MiB [default: 256MiB]
     #[arg(long, env = "ROOST_DIRTY_BYTES", value_name = "SIZE")]
     pub dirty_bytes: Option<ByteSize>,
     /// Log entries kept for nodes that were away [default: 20000]

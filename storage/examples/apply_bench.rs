@@ -4,13 +4,16 @@
 //! cargo run --release -p roost-storage --example apply_bench -- [SECONDS] [BODY_BYTES]
 //! ```
 //!
-//! `ENGINES=fjall,sled` in the environment picks among `memory`, `sled` and `fjall`.
+//! `ENGINES=fjall,sled` in the environment picks among `memory`, `sled` and `fjall`, `SIZES=2,10`
+//! among the sizes of the conversations, and `DIRTY_MIB` sets the bound on dirty memory.
 //!
 //! One thread applies batches of sends as fast as it can, another one checkpoints under pressure,
 //! as in a node. Printed are messages and references for each second of the applying thread's CPU
 //! time (so that a busy machine shows less than it otherwise would in the figures), messages for
-//! each second of the clock, processor time of the whole process for each message, and how fast
-//! queues are read afterwards. The log and Raft are not part of it. Linux only.
+//! each second of the clock, processor time for each message (of applying, of checkpoints, of the
+//! engine's own threads), the longest wait of one batch, the peak of resident memory over all that
+//! ran so far, and how fast queues are read afterwards. The log and Raft are not part of it. Linux
+//! only.
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
 use std::path::Path;
@@ -36,6 +39,8 @@ struct Feed {
     started: Instant,
     waiting: Vec<Command>,
     names: u64,
+    /// How long the slowest batch took.
+    slowest: Duration,
 }
 
 impl Feed {
@@ -52,7 +57,9 @@ impl Feed {
         let bytes = codec::encode_batch(&Batch { at_ms, commands }).expect("a small batch");
         let position = LogPosition { term: 1, index: self.index };
         self.index += 1;
+        let started = Instant::now();
         let applied = self.store.apply(position, Payload::Batch(&bytes)).expect("no fault");
+        self.slowest = self.slowest.max(started.elapsed());
         assert!(applied.outcomes.iter().all(Result::is_ok), "all are accepted");
     }
 
@@ -114,19 +121,32 @@ fn run(
     body: usize,
 ) {
     let disk = Arc::new(RealDisk::open(folder.to_owned()).expect("a folder to write to"));
-    let store = Store::open(disk, Path::new("store"), engine, StoreOptions::default());
+    let mut options = StoreOptions::default();
+    if let Ok(mib) = std::env::var("DIRTY_MIB") {
+        options.dirty_bytes = mib.parse::<usize>().expect("a number") << 20;
+    }
+    let store = Store::open(disk, Path::new("store"), engine, options);
     let store = Arc::new(store.expect("a new store"));
     let checkpoints = {
         let store = Arc::clone(&store);
-        thread::spawn(move || {
+        let named = thread::Builder::new().name("checkpoints".to_owned());
+        let work = move || {
             while store.wait_for_pressure() {
                 store.checkpoint().expect("no fault");
             }
-        })
+            cpu_seconds()
+        };
+        named.spawn(work).expect("a thread more")
     };
     let started = Instant::now();
-    let mut feed =
-        Feed { store: Arc::clone(&store), index: 0, started, waiting: Vec::new(), names: 0 };
+    let mut feed = Feed {
+        store: Arc::clone(&store),
+        index: 0,
+        started,
+        waiting: Vec::new(),
+        names: 0,
+        slowest: Duration::ZERO,
+    };
     let groups = make_groups(&mut feed, size);
     let body = bytes::Bytes::from(vec![b'x'; body]);
     let before = store.counts();
@@ -144,17 +164,23 @@ fn run(
     let messages = (after.messages - before.messages) as f64 / cpu;
     let references = (after.references - before.references) as f64 / cpu;
     store.stop();
-    checkpoints.join().expect("the checkpoint thread ends");
-    let started = Instant::now();
+    let checkpoints = checkpoints.join().expect("the checkpoint thread ends");
+    let (started, own_cpu) = (Instant::now(), cpu_seconds());
     store.checkpoint().expect("no fault");
     let last_checkpoint = started.elapsed().as_secs_f64();
-    let each = (process_cpu_seconds() - all_cpu) * 1e6 / (after.messages - before.messages) as f64;
+    let checkpoints = checkpoints + cpu_seconds() - own_cpu;
+    let all_cpu = process_cpu_seconds() - all_cpu;
+    let each = |seconds: f64| seconds * 1e6 / (after.messages - before.messages) as f64;
+    let (all, apply, checkpoints) = (each(all_cpu), each(cpu), each(checkpoints));
+    let (rest, slowest, peak) = (all - apply - checkpoints, feed.slowest, peak_memory_mib());
     let read = read_all(&store);
     let bytes = store.tier_stats().cold_bytes as f64 / after.messages as f64;
     println!(
         "{name:8} G={size:<4} {messages:>9.0} messages/cpu-s {references:>11.0} references/cpu-s \
-         {clock:>9.0} messages/s {each:>6.1} µs of all threads a message  last checkpoint {last_checkpoint:.2} s  read {read:>9.0} \
-         items/cpu-s  {bytes:.0} bytes/message"
+         {clock:>9.0} messages/s  {all:.1} µs a message: {apply:.1} apply, {checkpoints:.1} \
+         checkpoints, {rest:.1} engine  slowest batch {slowest:.0?}  last checkpoint \
+         {last_checkpoint:.2} s  peak {peak} MiB  read {read:>9.0} items/cpu-s  {bytes:.0} \
+         bytes/message"
     );
 }
 
@@ -192,12 +218,21 @@ fn process_cpu_seconds() -> f64 {
     ticks.filter_map(|text| text.parse::<f64>().ok()).sum::<f64>() / TICKS_A_SECOND
 }
 
+/// The most memory that the process had resident so far, in MiB.
+fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.expect("a peak in kB") / 1024
+}
+
 fn main() {
     let mut arguments =
         std::env::args().skip(1).map(|text| text.parse::<usize>().expect("a number"));
     let time = Duration::from_secs(arguments.next().unwrap_or(10) as u64);
     let body = arguments.next().unwrap_or(200);
-    for size in [2, 10, 200] {
+    let sizes = std::env::var("SIZES").unwrap_or_else(|_| "2,10,100".to_owned());
+    for size in sizes.split(',').map(|size| size.parse().expect("a number")) {
         let engines = std::env::var("ENGINES").unwrap_or_else(|_| "memory,sled,fjall".to_owned());
         for name in engines.split(',') {
             let folder = tempfile::tempdir().expect("a temporary folder");

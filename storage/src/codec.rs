@@ -12,8 +12,8 @@
 //! the input's own length. Left to others: checksums, which belong to the files and the transport.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::Fault;
 use crate::command::Batch;
@@ -41,8 +41,15 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// Replaces what is in `bytes` by what [`encode`] gives.
+pub(crate) fn encode_over<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.push(VERSION);
+    encode_into(value, bytes);
+}
+
 /// Appends a value's bytes without a version byte, for a file whose header has the version.
-pub(crate) fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
     bincode::serde::encode_into_std_write(value, bytes, CONFIG).expect(
         "the store's types have plain fields and sized sequences, and a vector takes any write",
     );
@@ -64,10 +71,10 @@ pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8], max_len: usize) -> 
     }
 }
 
-/// Decodes what [`encode_into`] appended.
-pub(crate) fn decode_bare<T: DeserializeOwned>(
+/// Decodes what [`encode_into`] appended; the value may borrow from it.
+pub(crate) fn decode_bare<'a, T: Deserialize<'a>>(
     what: &str,
-    bytes: &[u8],
+    bytes: &'a [u8],
     max_len: usize,
 ) -> Result<T, Fault> {
     check_length(what, bytes, max_len)?;
@@ -110,24 +117,24 @@ fn check_length(what: &str, bytes: &[u8], max_len: usize) -> Result<(), Fault> {
 
 /// bincode takes its memory bound as a constant, and counts up to eight bytes for one of input; so
 /// the bound is picked by the input's length from a short ladder.
-fn decode_body<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, Fault> {
+fn decode_body<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Fault> {
     const SMALL: usize = 64 * 1024;
     const MEDIUM: usize = 1024 * 1024;
     if body.len() <= SMALL {
-        decode_within::<T, { 16 * SMALL }>(what, body)
+        decode_within::<{ 16 * SMALL }, T>(what, body)
     } else if body.len() <= MEDIUM {
-        decode_within::<T, { 16 * MEDIUM }>(what, body)
+        decode_within::<{ 16 * MEDIUM }, T>(what, body)
     } else {
-        decode_within::<T, { 16 * MAX_DECODE_BYTES }>(what, body)
+        decode_within::<{ 16 * MAX_DECODE_BYTES }, T>(what, body)
     }
 }
 
-fn decode_within<T: DeserializeOwned, const MEMORY: usize>(
+fn decode_within<'a, const MEMORY: usize, T: Deserialize<'a>>(
     what: &str,
-    body: &[u8],
+    body: &'a [u8],
 ) -> Result<T, Fault> {
     let config: Configuration<LittleEndian, Varint, Limit<MEMORY>> = CONFIG.with_limit::<MEMORY>();
-    let (value, used) = bincode::serde::decode_from_slice(body, config)
+    let (value, used) = bincode::serde::borrow_decode_from_slice(body, config)
         .map_err(|_| Fault::corrupt(format!("{what} does not decode")))?;
     if used != body.len() {
         let left = body.len() - used;

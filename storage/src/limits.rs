@@ -35,7 +35,7 @@ pub const TARGET_BATCH_BYTES: usize = 1024 * 1024;
 /// Commands are gathered into one entry up to about this many references, over all queues.
 pub const TARGET_BATCH_REFERENCES: usize = 2 * MAX_FAN_OUT;
 /// Dirty state that the hot tier may hold before proposals wait, in bytes.
-pub const DEFAULT_DIRTY_BYTES: usize = 64 * 1024 * 1024;
+pub const DEFAULT_DIRTY_BYTES: usize = 256 * 1024 * 1024;
 /// Most spans of references in one stored queue segment.
 pub const QUEUE_SEGMENT_SPANS: usize = 256;
 /// A stored queue segment below this many bytes takes in the references that follow it.
@@ -46,10 +46,10 @@ pub const MAX_QUEUE_SEGMENT_BYTES: usize = 64 * 1024;
 pub const MESSAGE_SEGMENT_BYTES: usize = 32 * 1024;
 /// Largest stored message segment, in bytes: one that was almost full and took one big message.
 pub const MAX_MESSAGE_SEGMENT_BYTES: usize = MESSAGE_SEGMENT_BYTES + MAX_BODY_BYTES + 1_024;
-/// Most entries in one stored segment of the dedup window's order.
-pub const DEDUP_SEGMENT_ENTRIES: usize = 1_024;
-/// Largest stored segment of the dedup window's order, in bytes.
-pub const MAX_DEDUP_SEGMENT_BYTES: usize = DEDUP_SEGMENT_ENTRIES * (2 * MAX_ID_BYTES + 32);
+/// Most records in one stored segment of the dedup window: a retry of an old send reads one.
+pub const DEDUP_SEGMENT_RECORDS: usize = 128;
+/// Largest stored segment of dedup records, in bytes.
+pub const MAX_DEDUP_SEGMENT_BYTES: usize = DEDUP_SEGMENT_RECORDS * (3 * MAX_ID_BYTES + 64);
 /// Largest stored record, in bytes; the members of a full conversation are the largest.
 pub const MAX_RECORD_BYTES: usize = MAX_MEMBERS * (MAX_ID_BYTES + 16);
 /// Decoded message segments that queries keep for each other, in bytes.

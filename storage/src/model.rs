@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::limits::MAX_ID_BYTES;
@@ -18,11 +18,15 @@ use crate::limits::MAX_ID_BYTES;
 #[error("an id has 1 to {MAX_ID_BYTES} bytes")]
 pub struct InvalidId;
 
+fn check_id(text: &str) -> Result<(), InvalidId> {
+    if text.is_empty() || text.len() > MAX_ID_BYTES { Err(InvalidId) } else { Ok(()) }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "CompactString", into = "CompactString")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "CompactString")]
         pub struct $name(CompactString);
 
         impl $name {
@@ -32,9 +36,7 @@ macro_rules! id {
             /// [`InvalidId`] for any other length.
             pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let text = text.as_ref();
-                if text.is_empty() || text.len() > MAX_ID_BYTES {
-                    return Err(InvalidId);
-                }
+                check_id(text)?;
                 Ok(Self(CompactString::new(text)))
             }
 
@@ -47,7 +49,14 @@ macro_rules! id {
         impl TryFrom<CompactString> for $name {
             type Error = InvalidId;
             fn try_from(text: CompactString) -> Result<Self, InvalidId> {
-                Self::new(text)
+                check_id(&text)?;
+                Ok(Self(text))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

@@ -16,7 +16,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use roost_storage::Fault;
 use roost_storage::engine::memory::MemoryEngine;
-use roost_storage::engine::{self, Change, Direction, Engine, EngineKind, Pair};
+use roost_storage::engine::{self, Change, Direction, Engine, EngineKind, Pair, Sink};
 use tempfile::TempDir;
 
 /// An engine and the means to reopen it.
@@ -114,8 +114,9 @@ fn sorted_changes_go_over_older_and_under_newer_ones(lab: &mut Lab) {
     engine.write(vec![put("a", "old"), put("b", "old"), put("d", "old")]).unwrap();
     let mut sorted = vec![put("a", "sorted"), delete("b"), put("c", &large)];
     sorted.extend((0..500).map(|n| put(format!("n{n:03}"), [n as u8; 300])));
-    engine.write_sorted(&mut sorted.into_iter()).unwrap();
-    engine.write_sorted(&mut std::iter::empty()).unwrap();
+    let feed = |sink: &mut Sink<'_>| sorted.iter().try_for_each(|change| sink(change.as_ref()));
+    engine.write_sorted(&mut { feed }).unwrap();
+    engine.write_sorted(&mut |_| Ok(())).unwrap();
     engine.write(vec![put("a", "new")]).unwrap();
     engine.flush().unwrap();
     lab.reopen();
@@ -177,6 +178,20 @@ fn what_was_flushed_is_there_after_opening_again(lab: &mut Lab) {
         lab.reopen();
         assert_eq!(all(lab.engine()), pairs(&[("a", "1"), ("c", "4")]));
     }
+}
+
+fn what_comes_after_a_clearing_outlives_a_restart(lab: &mut Lab) {
+    lab.engine().write(vec![put("a", "old"), put("b", "old")]).unwrap();
+    lab.engine().flush().unwrap();
+    lab.engine().clear().unwrap();
+    let later = [put("a", "new"), put("c", "new")];
+    let feed = |sink: &mut Sink<'_>| later.iter().try_for_each(|change| sink(change.as_ref()));
+    lab.engine().write_sorted(&mut { feed }).unwrap();
+    lab.engine().write(vec![put("d", "new")]).unwrap();
+    lab.engine().flush().unwrap();
+    lab.reopen();
+    let expected = pairs(&[("a", "new"), ("c", "new"), ("d", "new")]);
+    assert_eq!(lab.engine().scan(b"a", b"z", 9).unwrap(), expected);
 }
 
 fn clearing_leaves_nothing_and_can_be_repeated(lab: &mut Lab) {
@@ -267,6 +282,7 @@ conformance! {
     values_of_a_mebibyte_come_back_whole,
     what_was_flushed_is_there_after_opening_again,
     clearing_leaves_nothing_and_can_be_repeated,
+    what_comes_after_a_clearing_outlives_a_restart,
     many_batches_add_up,
     random_changes_and_scans_agree_with_an_ordered_map,
 }

@@ -13,7 +13,6 @@
 //! bounds or keys are wrong. Only the end of the file proves what came before: callers that must
 //! not act on half a file run [`verify`] first.
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,23 +20,26 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::key;
-use crate::engine::Change;
+use crate::engine::{ChangeRef, Sink};
 use crate::fs::{Disk, DiskFile, OpenMode};
-use crate::limits::{MAX_FRAME_BYTES, MAX_VALUE_BYTES};
+use crate::limits::{MAX_FRAME_BYTES, MAX_VALUE_BYTES, TARGET_FRAME_BYTES};
 use crate::model::ShardId;
 use crate::{Fault, codec};
 
-const VERSION: u8 = 1;
+/// Of the file's form and of the tables in it, whose versions go together.
+const VERSION: u8 = 2;
 const MAGIC_BYTES: usize = 8;
 const FILE_HEAD_BYTES: usize = MAGIC_BYTES + 1;
 const FRAME_HEAD_BYTES: usize = 8;
+/// What [`Frame::Changes`] starts with.
+const CHANGES_VARIANT: u32 = 1;
 /// Most changes in a frame; it bounds what the encoding adds to keys and values.
-pub(super) const MAX_FRAME_CHANGES: usize = 4_096;
+const MAX_FRAME_CHANGES: usize = 4_096;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
-    /// The changes of one checkpoint, in the order in which they are put.
+    /// The changes of one checkpoint, keys strictly ascending.
     Journal,
     /// A shard's whole content: puts only, keys strictly ascending.
     Snapshot,
@@ -67,8 +69,13 @@ pub(super) struct Head {
 #[derive(Serialize, Deserialize)]
 enum Frame<'a> {
     Head(Head),
-    Changes(Cow<'a, [Change]>),
-    Trailer { frames: u64, changes: u64, hash: u128 },
+    #[serde(borrow)]
+    Changes(Vec<ChangeRef<'a>>),
+    Trailer {
+        frames: u64,
+        changes: u64,
+        hash: u128,
+    },
 }
 
 /// Writes a file front to back.
@@ -80,6 +87,16 @@ pub(super) struct Writer {
     changes: u64,
     hash: Xxh3,
     buffer: Vec<u8>,
+    open: OpenFrame,
+}
+
+/// The encoded changes that wait for their frame to be full.
+#[derive(Default)]
+struct OpenFrame {
+    changes: usize,
+    /// Of keys and values.
+    size: usize,
+    bytes: Vec<u8>,
 }
 
 impl Writer {
@@ -95,8 +112,8 @@ impl Writer {
             .open(path, OpenMode::Truncate)
             .map_err(|error| Fault::io(format!("make {name}"), error))?;
         let hash = Xxh3::new();
-        let mut writer =
-            Self { file, name, len: 0, frames: 0, changes: 0, hash, buffer: Vec::new() };
+        let (buffer, open) = (Vec::new(), OpenFrame::default());
+        let mut writer = Self { file, name, len: 0, frames: 0, changes: 0, hash, buffer, open };
         writer.buffer.extend_from_slice(kind.magic());
         writer.buffer.push(VERSION);
         writer.write_buffer()?;
@@ -104,14 +121,35 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Adds a frame of changes, at most [`MAX_FRAME_CHANGES`].
-    pub(super) fn push(&mut self, changes: &[Change]) -> Result<(), Fault> {
-        self.changes += changes.len() as u64;
-        self.write_frame(&Frame::Changes(Cow::Borrowed(changes)))
+    /// Adds a change. Readers take only keys that ascend.
+    pub(super) fn push(&mut self, change: ChangeRef<'_>) -> Result<(), Fault> {
+        let open = &mut self.open;
+        codec::encode_into(&change, &mut open.bytes);
+        open.size += change.size();
+        open.changes += 1;
+        if open.changes == MAX_FRAME_CHANGES || open.size >= TARGET_FRAME_BYTES {
+            self.close_frame()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the changes that wait: the bytes of a [`Frame::Changes`], made piece by piece.
+    fn close_frame(&mut self) -> Result<(), Fault> {
+        if self.open.changes == 0 {
+            return Ok(());
+        }
+        self.begin_frame();
+        codec::encode_into(&CHANGES_VARIANT, &mut self.buffer);
+        codec::encode_into(&self.open.changes, &mut self.buffer);
+        self.buffer.append(&mut self.open.bytes);
+        self.changes += self.open.changes as u64;
+        (self.open.changes, self.open.size) = (0, 0);
+        self.end_frame()
     }
 
     /// Adds the trailer and makes the content durable; returns the file's length.
     pub(super) fn finish(mut self) -> Result<u64, Fault> {
+        self.close_frame()?;
         let (frames, changes, hash) = (self.frames, self.changes, self.hash.digest128());
         self.write_frame(&Frame::Trailer { frames, changes, hash })?;
         self.file.sync().map_err(|error| Fault::io(format!("sync {}", self.name), error))?;
@@ -119,9 +157,17 @@ impl Writer {
     }
 
     fn write_frame(&mut self, frame: &Frame<'_>) -> Result<(), Fault> {
+        self.begin_frame();
+        codec::encode_into(frame, &mut self.buffer);
+        self.end_frame()
+    }
+
+    fn begin_frame(&mut self) {
         self.buffer.clear();
         self.buffer.resize(FRAME_HEAD_BYTES, 0);
-        codec::encode_into(frame, &mut self.buffer);
+    }
+
+    fn end_frame(&mut self) -> Result<(), Fault> {
         let payload = &self.buffer[FRAME_HEAD_BYTES..];
         if payload.len() > MAX_FRAME_BYTES {
             let len = payload.len();
@@ -187,7 +233,8 @@ impl Reader {
             name,
         };
         reader.read_file_head()?;
-        match reader.next_frame()? {
+        reader.read_frame()?;
+        match codec::decode_bare(&reader.name, &reader.buffer, MAX_FRAME_BYTES)? {
             Frame::Head(head) if head.shard == shard && head.meta.len() <= MAX_VALUE_BYTES => {
                 reader.head = head;
                 Ok(reader)
@@ -207,16 +254,19 @@ impl Reader {
         self.file_len
     }
 
-    /// The next frame's changes; `None` once the trailer has confirmed the whole file.
-    pub(super) fn next(&mut self) -> Result<Option<Vec<Change>>, Fault> {
+    /// Gives the next frame's changes to the sink; `false` once the trailer has confirmed the whole
+    /// file.
+    pub(super) fn next(&mut self, sink: &mut Sink<'_>) -> Result<bool, Fault> {
         let (frames, hash) = (self.frames, self.hash.digest128());
-        match self.next_frame()? {
+        self.read_frame()?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let more = match codec::decode_bare(&self.name, &buffer, MAX_FRAME_BYTES)? {
             Frame::Head(_) => Err(self.corrupt("has a second head")),
             Frame::Changes(changes) => {
-                let changes = changes.into_owned();
                 self.check_changes(&changes)?;
                 self.changes += changes.len() as u64;
-                Ok(Some(changes))
+                changes.into_iter().try_for_each(sink)?;
+                Ok(true)
             }
             Frame::Trailer { .. } if self.at != self.file_len => {
                 Err(self.corrupt("goes on after its trailer"))
@@ -226,8 +276,10 @@ impl Reader {
             {
                 Err(self.corrupt("is not what its trailer says"))
             }
-            Frame::Trailer { .. } => Ok(None),
-        }
+            Frame::Trailer { .. } => Ok(false),
+        };
+        self.buffer = buffer;
+        more
     }
 
     fn read_file_head(&mut self) -> Result<(), Fault> {
@@ -243,7 +295,8 @@ impl Reader {
         Ok(())
     }
 
-    fn next_frame(&mut self) -> Result<Frame<'static>, Fault> {
+    /// Fills the buffer with the next frame's payload.
+    fn read_frame(&mut self) -> Result<(), Fault> {
         self.read(FRAME_HEAD_BYTES)?;
         let word = |at: usize| {
             let mut word = [0; 4];
@@ -260,7 +313,7 @@ impl Reader {
             return Err(self.corrupt("has a frame with a wrong checksum"));
         }
         self.frames += 1;
-        codec::decode_bare(&self.name, &self.buffer, MAX_FRAME_BYTES)
+        Ok(())
     }
 
     /// Fills the buffer with the next `size` bytes.
@@ -277,17 +330,18 @@ impl Reader {
         Ok(())
     }
 
-    fn check_changes(&mut self, changes: &[Change]) -> Result<(), Fault> {
+    fn check_changes(&mut self, changes: &[ChangeRef<'_>]) -> Result<(), Fault> {
+        let puts_only = self.kind == FileKind::Snapshot;
+        let mut last_key = self.last_key.as_slice();
         for change in changes {
-            key::check(change)?;
-            if self.kind == FileKind::Snapshot {
-                if matches!(change, Change::Delete(_)) || change.key() <= self.last_key.as_slice() {
-                    return Err(self.corrupt("is not an ascending list of keys and values"));
-                }
-                self.last_key.clear();
-                self.last_key.extend_from_slice(change.key());
+            key::check(*change)?;
+            let wrong = puts_only && matches!(change, ChangeRef::Delete(_));
+            if wrong || change.key() <= last_key {
+                return Err(self.corrupt("is not an ascending list of keys and values"));
             }
+            last_key = change.key();
         }
+        self.last_key = last_key.to_vec();
         Ok(())
     }
 
@@ -304,7 +358,7 @@ pub(super) fn verify(
     shard: ShardId,
 ) -> Result<(Head, u64), Fault> {
     let mut reader = Reader::open(disk, path, kind, shard)?;
-    while reader.next()?.is_some() {}
+    while reader.next(&mut |_| Ok(()))? {}
     Ok((reader.head().clone(), reader.file_len()))
 }
 

@@ -8,7 +8,7 @@
 //! No key starts with 0xff, so that `shard | 0xff` ends every range.
 
 use crate::Fault;
-use crate::engine::Change;
+use crate::engine::ChangeRef;
 use crate::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use crate::model::ShardId;
 
@@ -24,9 +24,15 @@ pub(super) const META: &[u8] = b"\x00meta";
 /// A key as the engine has it.
 pub(super) fn stored(shard: ShardId, key: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(2 + key.len());
+    store(&mut stored, shard, key);
+    stored
+}
+
+/// Replaces what is in `stored` by a key as the engine has it.
+pub(super) fn store(stored: &mut Vec<u8>, shard: ShardId, key: &[u8]) {
+    stored.clear();
     stored.extend_from_slice(&shard.0.to_be_bytes());
     stored.extend_from_slice(key);
-    stored
 }
 
 /// A key as the hot tier knows it, from one that the engine has.
@@ -34,23 +40,15 @@ pub(super) fn bare(stored: &[u8]) -> &[u8] {
     &stored[2..]
 }
 
-/// A change as the engine gets it.
-pub(super) fn stored_change(shard: ShardId, change: Change) -> Change {
-    match change {
-        Change::Put(key, value) => Change::Put(stored(shard, &key), value),
-        Change::Delete(key) => Change::Delete(stored(shard, &key)),
-    }
-}
-
 /// Refuses a change outside the bounds, or of a key that is not the hot tier's to use.
-pub(super) fn check(change: &Change) -> Result<(), Fault> {
+pub(super) fn check(change: ChangeRef<'_>) -> Result<(), Fault> {
     let key = change.key();
     if key < LOWEST || key >= END || key.len() > MAX_KEY_BYTES {
         let len = key.len();
         return Err(Fault::corrupt(format!("a key of {len} bytes that the cold tier can't have")));
     }
     match change {
-        Change::Put(_, value) if value.len() > MAX_VALUE_BYTES => {
+        ChangeRef::Put(_, value) if value.len() > MAX_VALUE_BYTES => {
             let len = value.len();
             Err(Fault::corrupt(format!("a value of {len} bytes, more than the cold tier takes")))
         }

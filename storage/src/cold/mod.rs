@@ -7,7 +7,7 @@
 //! checkpoint stands.
 //!
 //! ```text
-//! checkpoint.tmp ─sync─▶ checkpoint.journal ─▶ batches, meta ─▶ engine flush ─▶ journal removed
+//! checkpoint.tmp ─sync─▶ checkpoint.journal ─▶ meta, changes ─▶ engine flush ─▶ journal removed
 //!                        ▲ from here on it counts
 //! ```
 //!
@@ -27,6 +27,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -34,12 +35,12 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use xxhash_rust::xxh3::xxh3_128;
 
-use self::file::{FileKind, Head, MAX_FRAME_CHANGES, Reader, Writer};
+use self::file::{FileKind, Head, Reader, Writer};
 pub(crate) use self::snapshot::ExportedSnapshot;
 use crate::Fault;
-use crate::engine::{Change, Engine, Pair, group};
+use crate::engine::{ChangeRef, Direction, Engine, Pair, Sink};
 use crate::fs::Disk;
-use crate::limits::{MAX_VALUE_BYTES, TARGET_FRAME_BYTES};
+use crate::limits::MAX_VALUE_BYTES;
 use crate::model::ShardId;
 use crate::planted::{self, Bug};
 
@@ -116,6 +117,25 @@ impl Cold {
         Ok(bare_pairs(self.engine.scan(&start, &end, limit)?))
     }
 
+    /// Up to `limit` keys with `start <= key < end`, ascending, without their values.
+    pub(crate) fn keys(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        self.check_running()?;
+        let (start, end) = self.stored_range(start, end);
+        let mut keys = Vec::new();
+        if limit > 0 {
+            self.engine.visit(&start, &end, Direction::Ascending, &mut |stored, _| {
+                keys.push(key::bare(stored).to_vec());
+                if keys.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+        }
+        Ok(keys)
+    }
+
     /// Up to `limit` pairs with `start <= key < end`, descending from the end.
     pub(crate) fn scan_back(
         &self,
@@ -138,40 +158,82 @@ impl Cold {
         self.engine.disk_bytes()
     }
 
-    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). The last
-    /// change of a key counts. Durable on return. After an error the tier stops: only opening it
-    /// again tells what holds.
-    pub(crate) fn checkpoint(&self, meta: &[u8], changes: Vec<Change>) -> Result<(), Fault> {
+    /// Puts changes into the tier as one checkpoint, described by `meta` (opaque here). `changes`
+    /// gives them in the order of their keys, each key once, and may read the tier meanwhile.
+    /// Durable on return. After an error the tier stops: only opening it again tells what holds.
+    ///
+    /// The engine gets the changes from the journal, a frame at a time, as after a crash.
+    pub(crate) fn checkpoint(
+        &self,
+        meta: &[u8],
+        changes: impl FnOnce(&mut Sink<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let _work = self.begin_work()?;
         self.stop_on_fault(|| {
             if meta.len() > MAX_VALUE_BYTES {
                 return Err(Fault::corrupt("a checkpoint's meta is larger than any value"));
             }
-            changes.iter().try_for_each(key::check)?;
-            let changes = in_key_order(changes);
-            let frames: Vec<_> = group(changes, MAX_FRAME_CHANGES, TARGET_FRAME_BYTES).collect();
-            self.write_journal(meta, &frames)?;
-            let stored = |change| key::stored_change(self.shard, change);
-            self.engine.write_sorted(&mut frames.into_iter().flatten().map(stored))?;
-            self.finish_checkpoint(meta.to_vec())
+            let journal = self.path(JOURNAL);
+            self.write_journal(meta, &journal, changes)?;
+            self.put_file(&mut self.open_file(&journal, FileKind::Journal)?, false)?;
+            self.finish_checkpoint()
         })
     }
 
-    fn write_journal(&self, meta: &[u8], frames: &[Vec<Change>]) -> Result<(), Fault> {
+    fn write_journal(
+        &self,
+        meta: &[u8],
+        path: &Path,
+        changes: impl FnOnce(&mut Sink<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let base = self.meta.read().as_deref().map(xxh3_128);
         let head = Head { shard: self.shard, base, meta: meta.to_vec() };
         let draft = self.path(JOURNAL_DRAFT);
         let mut writer = Writer::create(&*self.disk, &draft, FileKind::Journal, head)?;
-        for frame in frames {
-            writer.push(frame)?;
-        }
+        let mut last_key = Vec::new();
+        changes(&mut |change| {
+            key::check(change)?;
+            if change.key() <= last_key.as_slice() {
+                return Err(Fault::corrupt("a checkpoint's keys do not ascend"));
+            }
+            last_key.clear();
+            last_key.extend_from_slice(change.key());
+            writer.push(change)
+        })?;
         writer.finish()?;
-        self.rename(&draft, &self.path(JOURNAL))
+        self.rename(&draft, path)
     }
 
-    /// What is left once all changes are in the engine: the meta, the flush, the journal's removal.
-    fn finish_checkpoint(&self, meta: Vec<u8>) -> Result<(), Fault> {
-        self.put_meta(meta)?;
+    fn open_file(&self, path: &Path, kind: FileKind) -> Result<Reader, Fault> {
+        Reader::open(&*self.disk, path, kind, self.shard)
+    }
+
+    /// Puts a file's meta and changes into the engine, durably: all changes, or half of them.
+    ///
+    /// The meta is the lowest key, so it goes first; it says nothing as long as the file is there.
+    fn put_file(&self, file: &mut Reader, half: bool) -> Result<(), Fault> {
+        let meta = file.head().meta.clone();
+        let mut stored = key::stored(self.shard, key::META);
+        self.engine.write_sorted(&mut |sink| {
+            sink(ChangeRef::Put(&stored, &meta))?;
+            let mut place = 0_usize;
+            while file.next(&mut |change| {
+                place += 1;
+                if half && place.is_multiple_of(2) {
+                    return Ok(());
+                }
+                key::store(&mut stored, self.shard, change.key());
+                sink(change.with_key(&stored))
+            })? {}
+            Ok(())
+        })?;
+        self.engine.flush()?;
+        *self.meta.write() = Some(meta);
+        Ok(())
+    }
+
+    /// Removes the journal of a checkpoint that the engine has.
+    fn finish_checkpoint(&self) -> Result<(), Fault> {
         self.remove(&self.path(JOURNAL))?;
         self.sync_dir()
     }
@@ -189,27 +251,9 @@ impl Cold {
             let what = "the engine does not hold the checkpoint that the journal builds on";
             return Err(Fault::corrupt(what));
         }
-        let mut reader = Reader::open(&*self.disk, &path, FileKind::Journal, self.shard)?;
-        while let Some(mut changes) = reader.next()? {
-            if planted::is(Bug::HalfJournal) {
-                changes.truncate(changes.len() / 2);
-            }
-            self.put(changes)?;
-        }
-        self.finish_checkpoint(head.meta)
-    }
-
-    fn put(&self, changes: Vec<Change>) -> Result<(), Fault> {
-        let stored = |change| key::stored_change(self.shard, change);
-        self.engine.write(changes.into_iter().map(stored).collect())
-    }
-
-    fn put_meta(&self, meta: Vec<u8>) -> Result<(), Fault> {
-        let key = key::stored(self.shard, key::META);
-        self.engine.write(vec![Change::Put(key, meta.clone())])?;
-        self.engine.flush()?;
-        *self.meta.write() = Some(meta);
-        Ok(())
+        let mut journal = self.open_file(&path, FileKind::Journal)?;
+        self.put_file(&mut journal, planted::is(Bug::HalfJournal))?;
+        self.finish_checkpoint()
     }
 
     fn stored_range(&self, start: &[u8], end: &[u8]) -> (Vec<u8>, Vec<u8>) {
@@ -270,15 +314,6 @@ impl Cold {
         let n = self.incoming.fetch_add(1, Ordering::Relaxed);
         self.path(&format!("{}{n}", snapshot::INCOMING_PREFIX))
     }
-}
-
-/// Sorted, each key once with its last change.
-fn in_key_order(mut changes: Vec<Change>) -> Vec<Change> {
-    changes.sort_by(|a, b| a.key().cmp(b.key()));
-    changes.reverse();
-    changes.dedup_by(|next, kept| next.key() == kept.key());
-    changes.reverse();
-    changes
 }
 
 fn bare_pairs(pairs: Vec<Pair>) -> Vec<Pair> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! export   export.tmp ─sync─▶ snapshot-<hash of the meta>.snap
-//! import   incoming-N ─check, sync─▶ install.snap ─▶ clear, batches, meta ─▶ engine flush
+//! import   incoming-N ─check, sync─▶ install.snap ─▶ clear, meta, keys ─▶ engine flush
 //!                                    ▲ from here on the new state counts
 //!          ─▶ snapshot-<hash of the meta>.snap
 //! ```
@@ -20,12 +20,11 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::file::{self, FileKind, Head, MAX_FRAME_CHANGES, Reader, Writer};
+use super::file::{self, FileKind, Head, Writer};
 use super::{Cold, JOURNAL_DRAFT, key};
 use crate::Fault;
-use crate::engine::{Change, Direction};
+use crate::engine::{Change, ChangeRef, Direction};
 use crate::fs::OpenMode;
-use crate::limits::TARGET_FRAME_BYTES;
 use crate::planted::{self, Bug};
 
 const EXPORT_DRAFT: &str = "export.tmp";
@@ -121,27 +120,16 @@ impl Cold {
         let head = Head { shard: self.shard, base: None, meta: meta.to_vec() };
         let mut writer = Writer::create(&*self.disk, &draft, FileKind::Snapshot, head)?;
         let mut written = Ok(());
-        let (mut frame, mut bytes) = (Vec::new(), 0);
         let (start, end) = self.stored_range(key::LOWEST, key::END);
         self.engine.visit(&start, &end, Direction::Ascending, &mut |stored, value| {
             let dedup = matches!(key::bare(stored).first(), Some(3 | 4));
             if dedup && planted::is(Bug::SnapshotWithoutDedup) {
                 return ControlFlow::Continue(());
             }
-            let change = Change::Put(key::bare(stored).to_vec(), value.to_vec());
-            bytes += change.size();
-            frame.push(change);
-            if bytes >= TARGET_FRAME_BYTES || frame.len() == MAX_FRAME_CHANGES {
-                written = writer.push(&frame);
-                frame.clear();
-                bytes = 0;
-            }
+            written = writer.push(ChangeRef::Put(key::bare(stored), value));
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         written?;
-        if !frame.is_empty() {
-            writer.push(&frame)?;
-        }
         let len = writer.finish()?;
         self.rename(&draft, path)?;
         Ok(len)
@@ -168,13 +156,10 @@ impl Cold {
     /// Puts the whole, named install file in the place of everything. The file then is the export
     /// of what it brought.
     fn install(&self, install: &Path) -> Result<ExportedSnapshot, Fault> {
-        let mut reader = Reader::open(&*self.disk, install, FileKind::Snapshot, self.shard)?;
+        let mut reader = self.open_file(install, FileKind::Snapshot)?;
         let (meta, len) = (reader.head().meta.clone(), reader.file_len());
         self.clear()?;
-        while let Some(changes) = reader.next()? {
-            self.put(changes)?;
-        }
-        self.put_meta(meta.clone())?;
+        self.put_file(&mut reader, false)?;
         let path = self.export_path(&meta);
         self.rename(install, &path)?;
         self.remove_other_exports(Some(&path))?;

@@ -1,14 +1,22 @@
 //! The second engine: fjall 3, a log-structured merge tree.
 //!
-//! One keyspace holds everything. Its journal is synced only by [`Engine::flush`]: between two of
-//! them the cold tier's own journal is what counts, so syncing earlier would gain nothing.
+//! One keyspace holds everything. fjall's journal is synced only by [`Engine::flush`]: between two of
+//! them the cold tier's own journal is what counts, so syncing earlier would gain nothing. A
+//! checkpoint goes past it, straight into tables.
+//!
+//! To clear is to replace the keyspace. fjall's own `clear` stays in its journal, and is done again
+//! at the next start: also to tables that came later, past the journal.
 
 use std::ops::Bound;
 use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 
-use super::{Change, Direction, Engine, Visitor, batches, cannot_open, visit_pairs};
+use parking_lot::RwLock;
+
+use super::{
+    Change, ChangeRef, Direction, Engine, Feed, Visitor, batches, cannot_open, visit_pairs,
+};
 use crate::Fault;
 use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
 
@@ -16,11 +24,14 @@ const KEYSPACE: &str = "cold";
 /// Values from this size on, in bytes, are kept beside the tree, so that merging its tables does
 /// not write them again: segments of messages, which never change once they are full.
 const SEPARATE_FROM_BYTES: u32 = 192;
+/// Threads that merge tables. With more, one of them passes work to the others again and again
+/// while they are busy; and merging is to take its time, so that requests need not wait for it.
+const WORKERS: usize = 1;
 
 /// A fjall database.
 pub struct FjallEngine {
     db: Database,
-    keyspace: Keyspace,
+    keyspace: RwLock<Keyspace>,
 }
 
 impl FjallEngine {
@@ -30,23 +41,28 @@ impl FjallEngine {
         let db = Database::builder(path)
             .cache_size(ENGINE_CACHE_BYTES as u64)
             .manual_journal_persist(true)
+            .worker_threads(WORKERS)
             .open()
             .map_err(failed)?;
-        let options = || {
-            let separated =
-                KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64)
-                .with_kv_separation(Some(separated))
-        };
         let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
-        Ok(Self { db, keyspace })
+        Ok(Self { db, keyspace: RwLock::new(keyspace) })
     }
+
+    fn keyspace(&self) -> Keyspace {
+        self.keyspace.read().clone()
+    }
+}
+
+fn options() -> KeyspaceCreateOptions {
+    let separated = KvSeparationOptions::default().separation_threshold(SEPARATE_FROM_BYTES);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64)
+        .with_kv_separation(Some(separated))
 }
 
 impl Engine for FjallEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
-        Ok(self.keyspace.get(key)?.map(|value| value.to_vec()))
+        Ok(self.keyspace.read().get(key)?.map(|value| value.to_vec()))
     }
 
     fn visit(
@@ -60,17 +76,19 @@ impl Engine for FjallEngine {
             return Ok(());
         }
         let range = (Bound::Included(start), Bound::Excluded(end));
-        let pairs = self.keyspace.range::<&[u8], _>(range).map(|pair| Ok(pair.into_inner()?));
+        let keyspace = self.keyspace();
+        let pairs = keyspace.range::<&[u8], _>(range).map(|pair| Ok(pair.into_inner()?));
         visit_pairs(pairs, direction, visitor)
     }
 
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault> {
+        let keyspace = self.keyspace();
         for changes in batches(changes) {
             let mut batch = self.db.batch();
             for change in changes {
                 match change {
-                    Change::Put(key, value) => batch.insert(&self.keyspace, key, value),
-                    Change::Delete(key) => batch.remove(&self.keyspace, key),
+                    Change::Put(key, value) => batch.insert(&keyspace, key, value),
+                    Change::Delete(key) => batch.remove(&keyspace, key),
                 }
             }
             batch.commit()?;
@@ -83,14 +101,16 @@ impl Engine for FjallEngine {
     }
 
     /// Straight into tables, past journal and memory.
-    fn write_sorted(&self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), Fault> {
-        let mut ingestion = self.keyspace.start_ingestion()?;
-        for change in changes {
+    fn write_sorted(&self, feed: &mut Feed<'_>) -> Result<(), Fault> {
+        let keyspace = self.keyspace();
+        let mut ingestion = keyspace.start_ingestion()?;
+        feed(&mut |change| {
             match change {
-                Change::Put(key, value) => ingestion.write(key, value)?,
-                Change::Delete(key) => ingestion.write_tombstone(key)?,
+                ChangeRef::Put(key, value) => ingestion.write(key, value)?,
+                ChangeRef::Delete(key) => ingestion.write_tombstone(key)?,
             }
-        }
+            Ok(())
+        })?;
         Ok(ingestion.finish()?)
     }
 
@@ -99,7 +119,10 @@ impl Engine for FjallEngine {
     }
 
     fn clear(&self) -> Result<(), Fault> {
-        Ok(self.keyspace.clear()?)
+        let mut keyspace = self.keyspace.write();
+        self.db.delete_keyspace(keyspace.clone())?;
+        *keyspace = self.db.keyspace(KEYSPACE, options)?;
+        Ok(())
     }
 
     fn disk_bytes(&self) -> Result<u64, Fault> {

@@ -96,12 +96,67 @@ impl Change {
 
     /// Bytes of its key and value.
     pub fn size(&self) -> usize {
+        self.as_ref().size()
+    }
+
+    /// The same, borrowing.
+    pub fn as_ref(&self) -> ChangeRef<'_> {
+        match self {
+            Self::Put(key, value) => ChangeRef::Put(key, value),
+            Self::Delete(key) => ChangeRef::Delete(key),
+        }
+    }
+}
+
+/// A [`Change`] that borrows key and value; it has the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChangeRef<'a> {
+    /// Sets a key.
+    Put(
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+        #[serde(borrow, with = "serde_bytes")] &'a [u8],
+    ),
+    /// Removes a key.
+    Delete(#[serde(borrow, with = "serde_bytes")] &'a [u8]),
+}
+
+impl<'a> ChangeRef<'a> {
+    /// The key that it changes.
+    pub fn key(self) -> &'a [u8] {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    /// Bytes of its key and value.
+    pub fn size(self) -> usize {
         match self {
             Self::Put(key, value) => key.len() + value.len(),
             Self::Delete(key) => key.len(),
         }
     }
+
+    /// The same change of another key.
+    pub fn with_key(self, key: &'a [u8]) -> Self {
+        match self {
+            Self::Put(_, value) => Self::Put(key, value),
+            Self::Delete(_) => Self::Delete(key),
+        }
+    }
+
+    /// A change with its own key and value.
+    pub fn to_change(self) -> Change {
+        match self {
+            Self::Put(key, value) => Change::Put(key.to_vec(), value.to_vec()),
+            Self::Delete(key) => Change::Delete(key.to_vec()),
+        }
+    }
 }
+
+/// What takes changes, one after the other.
+pub type Sink<'a> = dyn FnMut(ChangeRef<'_>) -> Result<(), Fault> + 'a;
+/// What gives all its changes to a sink.
+pub type Feed<'a> = dyn FnMut(&mut Sink<'_>) -> Result<(), Fault> + 'a;
 
 /// What [`Engine::visit`] calls with each key and value.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -124,14 +179,16 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     fn write(&self, changes: Vec<Change>) -> Result<(), Fault>;
     /// Carries out changes whose keys ascend, each key once: the same as [`Engine::write`], for an
     /// engine that has a shorter way for many of them. Readers may see them only at the end.
-    fn write_sorted(&self, changes: &mut dyn Iterator<Item = Change>) -> Result<(), Fault> {
-        loop {
-            let piece: Vec<_> = changes.take(MAX_ENGINE_BATCH_KEYS).collect();
-            if piece.is_empty() {
+    fn write_sorted(&self, feed: &mut Feed<'_>) -> Result<(), Fault> {
+        let mut piece = Vec::new();
+        feed(&mut |change| {
+            piece.push(change.to_change());
+            if piece.len() < MAX_ENGINE_BATCH_KEYS {
                 return Ok(());
             }
-            self.write(piece)?;
-        }
+            self.write(std::mem::take(&mut piece))
+        })?;
+        self.write(piece)
     }
     /// Below how many bytes a value that goes on growing is better written again than followed by
     /// another one. 0 where small values cost little and rewriting them costs more.

@@ -1,111 +1,146 @@
 //! Turning a frozen generation into changes of the cold tier.
 //!
-//! The newest stored segment of a queue takes in what follows it while it is small, so that a queue
-//! that grows by one reference between checkpoints does not become one key for each. For messages
-//! the engine says how small: where it takes many small values well, they are written once. The
-//! cold tier writes changes in the order of their keys, which readers rely on (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and nothing else.
+//! The newest stored segment of a queue or conversation takes in what follows it while it is small,
+//! so that a queue that grows by one reference between checkpoints does not become one key for each.
+//! The engine says how small: where it takes many small values well, everything is written once,
+//! and nothing is read for it. The cold tier writes changes in the order of their keys, which
+//! readers rely on (see [`keys`]). Packing reads the cold tier, which stands still meanwhile, and
+//! nothing else.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
 
 use super::hot::{ConversationEntry, Generation, UserEntry};
 use super::keys;
+use super::lookup;
 use super::records::{self, State};
-use super::runs;
+use super::runs::{self, Segment, Span, SpanRef};
 use crate::cold::Cold;
-use crate::engine::Change;
-use crate::limits::{DEDUP_SEGMENT_ENTRIES, MESSAGE_SEGMENT_BYTES, QUEUE_SEGMENT_MERGE_BYTES};
+use crate::engine::{ChangeRef, Sink};
+use crate::limits::{MESSAGE_SEGMENT_BYTES, QUEUE_SEGMENT_MERGE_BYTES, QUEUE_SEGMENT_SPANS};
 use crate::model::{ConversationId, Message, UserId};
 use crate::{Fault, codec};
 
-/// Most of the dedup order's segments that one checkpoint removes.
-const DEDUP_SEGMENTS_REMOVED: usize = 4_096;
+/// Most segments of dedup records that one checkpoint removes: more than any adds.
+const DEDUP_SEGMENTS_REMOVED: usize = 32_768;
 
-/// The changes, in no order, that bring the cold tier from the last checkpoint to the end of `generation`.
+/// Gives the changes that bring the cold tier from the last checkpoint to the end of `generation`, in
+/// the order of their keys.
 pub(super) fn pack(
     cold: &Cold,
     generation: &Generation,
     state: &State,
-) -> Result<Vec<Change>, Fault> {
-    let mut pack = Pack { cold, changes: Vec::new() };
-    for (id, entry) in &generation.conversations {
-        pack.conversation(id, entry)?;
+    sink: &mut Sink<'_>,
+) -> Result<(), Fault> {
+    let mut conversations: Vec<_> = generation.conversations.iter().collect();
+    let mut users: Vec<_> = generation.users.iter().collect();
+    conversations.sort_unstable_by(|(a, _), (b, _)| by_length_first(a.as_str(), b.as_str()));
+    users.sort_unstable_by(|(a, _), (b, _)| by_length_first(a.as_str(), b.as_str()));
+    let mut pack = Pack { cold, sink, value: Vec::new() };
+    for (id, entry) in &conversations {
+        pack.messages(id, entry)?;
     }
-    for (id, entry) in &generation.users {
-        pack.user(generation, id, entry)?;
+    for (id, entry) in &users {
+        pack.queue(generation, id, entry)?;
     }
-    for (key, record) in &generation.dedup {
-        let key = keys::dedup(&key.sender, &key.client_id);
-        pack.set(key, record.as_ref().map(codec::encode));
-    }
-    pack.dedup_order(generation, state)?;
-    Ok(pack.changes)
-}
-
-struct Pack<'a> {
-    cold: &'a Cold,
-    changes: Vec<Change>,
-}
-
-impl Pack<'_> {
-    fn set(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.changes.push(match value {
-            Some(value) => Change::Put(key, value),
-            None => Change::Delete(key),
-        });
-    }
-
-    fn conversation(
-        &mut self,
-        id: &ConversationId,
-        entry: &ConversationEntry,
-    ) -> Result<(), Fault> {
-        self.set(keys::conversation(id), Some(codec::encode(&entry.record)));
-        if let Some(members) = entry.members.as_ref().filter(|_| entry.members_changed) {
-            let value = (!members.is_empty()).then(|| codec::encode(&**members));
-            self.set(keys::members(id), value);
+    pack.dedup_records(generation, state)?;
+    pack.dedup_index(generation, state)?;
+    for (id, entry) in &users {
+        for (device, record) in &entry.devices {
+            pack.put(&keys::device(id, device), record)?;
         }
-        self.messages(id, entry)
+    }
+    for (id, entry) in &users {
+        for (conversation, record) in &entry.memberships {
+            pack.set(&keys::membership(id, conversation), record.as_ref())?;
+        }
+    }
+    conversations.sort_unstable_by_key(|(id, _)| *id);
+    users.sort_unstable_by_key(|(id, _)| *id);
+    for (id, entry) in &conversations {
+        if let Some(members) = entry.members.as_ref().filter(|_| entry.members_changed) {
+            pack.set(&keys::members(id), Some(&**members).filter(|members| !members.is_empty()))?;
+        }
+    }
+    for (id, entry) in &conversations {
+        pack.put(&keys::conversation(id), &entry.record)?;
+    }
+    for (id, entry) in &users {
+        pack.put(&keys::user(id), &entry.record)?;
+    }
+    Ok(())
+}
+
+/// The order of keys whose ids have their lengths in front of them.
+fn by_length_first(a: &str, b: &str) -> std::cmp::Ordering {
+    (a.len(), a).cmp(&(b.len(), b))
+}
+
+struct Pack<'a, 'b> {
+    cold: &'a Cold,
+    sink: &'a mut Sink<'b>,
+    /// The value that was encoded last.
+    value: Vec<u8>,
+}
+
+impl Pack<'_, '_> {
+    fn put<T: Serialize + ?Sized>(&mut self, key: &[u8], value: &T) -> Result<(), Fault> {
+        codec::encode_over(value, &mut self.value);
+        (self.sink)(ChangeRef::Put(key, &self.value))
+    }
+
+    /// Puts a value, or removes what there is.
+    fn set<T: Serialize + ?Sized>(&mut self, key: &[u8], value: Option<&T>) -> Result<(), Fault> {
+        match value {
+            Some(value) => self.put(key, value),
+            None => (self.sink)(ChangeRef::Delete(key)),
+        }
     }
 
     fn messages(&mut self, id: &ConversationId, entry: &ConversationEntry) -> Result<(), Fault> {
         let Some(newest) = entry.messages.first() else { return Ok(()) };
         let merge_bytes = self.cold.merge_bytes().min(MESSAGE_SEGMENT_BYTES / 2);
-        let mut run = match self.newest(&keys::messages(id, 0), newest.seq, merge_bytes)? {
-            Some((first, bytes)) => records::messages(first, &bytes)?,
-            None => Vec::new(),
+        let run = match self.newest(&keys::messages(id, 0), newest.seq, merge_bytes)? {
+            Some((first, bytes)) => {
+                let mut run = records::messages(first, &bytes)?;
+                run.extend_from_slice(&entry.messages);
+                Cow::Owned(run)
+            }
+            None => Cow::Borrowed(&entry.messages[..]),
         };
-        run.extend_from_slice(&entry.messages);
         for segment in message_segments(&run) {
-            self.set(keys::messages(id, segment[0].seq), Some(codec::encode(&segment)));
+            self.put(&keys::messages(id, segment[0].seq), segment)?;
         }
         Ok(())
     }
 
-    fn user(
+    fn queue(
         &mut self,
         generation: &Generation,
         id: &UserId,
         entry: &UserEntry,
     ) -> Result<(), Fault> {
-        self.set(keys::user(id), Some(codec::encode(&entry.record)));
-        for (conversation, record) in &entry.memberships {
-            let key = keys::membership(id, conversation);
-            self.set(key, record.as_ref().map(codec::encode));
-        }
-        for (device, record) in &entry.devices {
-            self.set(keys::device(id, device), Some(codec::encode(record)));
-        }
         if entry.spans.is_empty() {
             return Ok(());
         }
-        let stored = self.newest(&keys::queue(id, 0), entry.first, QUEUE_SEGMENT_MERGE_BYTES)?;
-        let mut run = match stored {
-            Some((first, bytes)) => runs::decode(first, &bytes)?,
-            None => Vec::new(),
-        };
-        let mut new = Vec::with_capacity(entry.spans.len());
-        generation.spans_of(entry, entry.first, entry.record.tail, &mut new);
-        runs::extend(&mut run, new);
-        for (first, bytes) in runs::encode_segments(&run) {
-            self.set(keys::queue(id, first), Some(bytes));
+        let merge_bytes = self.cold.merge_bytes().min(QUEUE_SEGMENT_MERGE_BYTES);
+        let stored = self.newest(&keys::queue(id, 0), entry.first, merge_bytes)?;
+        let run: Vec<SpanRef<'_>>;
+        let merged: Vec<Span>;
+        match stored {
+            None => run = generation.span_refs(entry).collect(),
+            Some((first, bytes)) => {
+                let mut all = runs::decode(first, &bytes)?;
+                let mut new = Vec::with_capacity(entry.spans.len());
+                generation.spans_of(entry, entry.first, entry.record.tail, &mut new);
+                runs::extend(&mut all, new);
+                merged = all;
+                run = merged.iter().map(Span::by_ref).collect();
+            }
+        }
+        for spans in run.chunks(QUEUE_SEGMENT_SPANS) {
+            self.put(&keys::queue(id, spans[0].first), &Segment::of(spans))?;
         }
         Ok(())
     }
@@ -134,21 +169,41 @@ impl Pack<'_> {
         Ok(Some((first, bytes)))
     }
 
-    /// Stores the new part of the dedup order, and removes the segments before its head.
-    fn dedup_order(&mut self, generation: &Generation, state: &State) -> Result<(), Fault> {
-        let mut first = generation.dedup_first;
-        for entries in generation.dedup_order.chunks(DEDUP_SEGMENT_ENTRIES) {
-            self.set(keys::dedup_order(first), Some(codec::encode(&entries)));
-            first += entries.len() as u64;
-        }
-        let (start, end) = (keys::dedup_order(0), keys::dedup_order(state.dedup_head));
-        let mut old = self.cold.scan(&start, &end, DEDUP_SEGMENTS_REMOVED)?;
+    /// Removes the segments of dedup records that left, and stores the new ones.
+    fn dedup_records(&mut self, generation: &Generation, state: &State) -> Result<(), Fault> {
+        let end = keys::dedup_records(state.dedup_head.min(generation.dedup.first));
+        let mut old = self.cold.keys(&keys::dedup_records(0), &end, DEDUP_SEGMENTS_REMOVED)?;
         // The last one before the head may hold it, unless nothing is left.
         if state.dedup_head < state.dedup_next {
             old.pop();
         }
-        for (key, _) in old {
-            self.set(key, None);
+        for key in old {
+            (self.sink)(ChangeRef::Delete(&key))?;
+        }
+        for (first, records) in generation.dedup.segments() {
+            self.put(&keys::dedup_records(first), records)?;
+        }
+        Ok(())
+    }
+
+    /// Leads to the new dedup records, and no longer to those that left.
+    fn dedup_index(&mut self, generation: &Generation, state: &State) -> Result<(), Fault> {
+        let window = &generation.dedup;
+        let mut changes = Vec::with_capacity(window.len());
+        let new = window.index().filter(|(_, number)| *number >= state.dedup_head);
+        changes.extend(new.map(|(hash, number)| (hash, Some(number))));
+        for (hash, number) in &window.expired {
+            let replaced = window.newest(hash) >= Some(state.dedup_head);
+            let key = keys::dedup(hash);
+            if !replaced
+                && lookup::stored(self.cold, "a place in the dedup index", &key)? == Some(*number)
+            {
+                changes.push((*hash, None));
+            }
+        }
+        changes.sort_unstable();
+        for (hash, number) in changes {
+            self.set(&keys::dedup(&hash), number.as_ref())?;
         }
         Ok(())
     }

@@ -11,12 +11,18 @@
 //! - Time is the log's. A lookup checks a record's age itself, so it does not matter when expired
 //!   records are removed; they are removed in the order of the log, a few with each command, so
 //!   that no command pays for a long backlog.
-//! - A record that was replaced after it expired has a new number: its old place in the order finds
-//!   another number and leaves it alone.
+//! - A client id that is used again after it expired gets a new record under a new number, which the
+//!   index leads to from then on. The old record goes when its turn comes, and leaves the new one's
+//!   place in the index alone.
+//!
+//! Records lie in the order of their numbers, each written once. The index leads from a hash of
+//! sender and client id to the newest number: a few bytes in the place of a record, since the keys of
+//! a log-structured engine are written again and again. A record has its sender and client id too, so
+//! a hash that two requests shared would at worst hide the older one from its own retries; as half a
+//! SHA-256, none is known to.
 
 use std::hash::{Hash, Hasher};
 
-use indexmap::Equivalent;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -42,35 +48,68 @@ pub(super) struct DedupKeyRef<'a> {
     pub(super) client_id: &'a ClientId,
 }
 
-impl Hash for DedupKeyRef<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // The same as the derived one of `DedupKey`.
-        self.sender.hash(state);
-        self.client_id.hash(state);
-    }
-}
-
-impl Equivalent<DedupKey> for DedupKeyRef<'_> {
-    fn equivalent(&self, key: &DedupKey) -> bool {
-        *self.client_id == key.client_id && *self.sender == key.sender
-    }
-}
-
 impl DedupKeyRef<'_> {
     /// The key itself.
     pub(super) fn to_key(self) -> DedupKey {
         DedupKey { sender: self.sender.clone(), client_id: self.client_id.clone() }
+    }
+
+    /// Whether it names what the key names.
+    pub(super) fn names(self, key: &DedupKey) -> bool {
+        *self.client_id == key.client_id && *self.sender == key.sender
+    }
+
+    /// What stands for it in the index.
+    pub(super) fn hash(self) -> DedupHash {
+        let print = Print(Sha256::new()).field(self.sender.as_str().as_bytes());
+        DedupHash(print.field(self.client_id.as_str().as_bytes()).finish())
+    }
+}
+
+impl DedupKey {
+    /// The same, borrowing.
+    pub(super) fn as_ref(&self) -> DedupKeyRef<'_> {
+        DedupKeyRef { sender: &self.sender, client_id: &self.client_id }
+    }
+}
+
+/// Stands for a [`DedupKey`] in the index: the first half of a SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DedupHash(pub(super) [u8; 16]);
+
+impl Hash for DedupHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (word, _) = self.0.split_first_chunk().expect("sixteen bytes have eight");
+        state.write_u64(u64::from_le_bytes(*word));
+    }
+}
+
+/// For maps by [`DedupHash`], which is as mixed as any hash of it could be.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("a DedupHash writes one word");
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
     }
 }
 
 /// What tells one request from another: the first half of a SHA-256.
 pub(super) type Fingerprint = [u8; 16];
 
-/// What is remembered of an accepted request.
+/// What is remembered of an accepted request. Its number says where it stands in the window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DedupRecord {
-    /// Its place in the window's order.
-    pub(super) number: u64,
+    /// The request.
+    pub(super) key: DedupKey,
     /// When it was accepted, in milliseconds since the Unix epoch.
     pub(super) at_ms: u64,
     /// The attempt that was accepted.
@@ -98,15 +137,6 @@ pub(super) enum DedupOutcome {
         /// Whether it was there.
         existed: bool,
     },
-}
-
-/// One place of the window's order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DedupOrder {
-    /// When the request was accepted, in milliseconds since the Unix epoch.
-    pub(super) at_ms: u64,
-    /// Which request.
-    pub(super) key: DedupKey,
 }
 
 /// Whether something accepted at `at_ms` has left the window.
@@ -225,6 +255,16 @@ mod tests {
         for (i, print) in prints.iter().enumerate() {
             assert!(!prints[..i].contains(print));
         }
+    }
+
+    #[test]
+    fn a_request_is_told_from_one_that_only_reads_the_same() {
+        let hash = |sender: &str, client_id: &str| {
+            let (sender, client_id) = (sender.parse().unwrap(), client_id.parse().unwrap());
+            DedupKeyRef { sender: &sender, client_id: &client_id }.hash()
+        };
+        assert_eq!(hash("al", "c"), hash("al", "c"));
+        assert_ne!(hash("al", "c"), hash("a", "lc"));
     }
 
     #[test]

@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::dedup::{DedupKey, DedupOrder, DedupRecord};
 use super::digest;
 use super::records::State;
-use super::runs::{Span, SpanContent};
+use super::runs::{Span, SpanContent, SpanRef};
+use super::window::Window;
 use crate::model::{
     ConversationId, ConversationRecord, DeviceId, DeviceRecord, MemberChange, Members,
     MembershipRecord, Message, UserId, UserRecord,
@@ -122,16 +122,16 @@ impl<'a> HotConversation<'a> {
     }
 }
 
+/// A map whose places are its slots. The hashing is seeded at random against chosen ids, and fast;
+/// no order depends on it.
+pub(super) type Slots<K, V> = IndexMap<K, V, ahash::RandomState>;
+
 /// The part of the state that changed between two checkpoints.
 #[derive(Debug, Default)]
 pub(super) struct Generation {
-    pub(super) conversations: IndexMap<ConversationId, ConversationEntry>,
-    pub(super) users: IndexMap<UserId, UserEntry>,
-    /// `None` for one that was removed.
-    pub(super) dedup: IndexMap<DedupKey, Option<DedupRecord>>,
-    /// The number of `dedup_order`'s first entry.
-    pub(super) dedup_first: u64,
-    pub(super) dedup_order: Vec<DedupOrder>,
+    pub(super) conversations: Slots<ConversationId, ConversationEntry>,
+    pub(super) users: Slots<UserId, UserEntry>,
+    pub(super) dedup: Window,
     /// How much memory it takes, about.
     pub(super) bytes: usize,
 }
@@ -200,7 +200,7 @@ pub(super) const MEMBER_BYTES: usize = 112;
 impl Generation {
     /// An empty one for what comes after `state`.
     pub(super) fn after(state: &State) -> Self {
-        Self { dedup_first: state.dedup_next, ..Self::default() }
+        Self { dedup: Window::from(state.dedup_next), ..Self::default() }
     }
 
     /// Takes in a conversation's record, unchanged or new; returns its slot.
@@ -268,22 +268,6 @@ impl Generation {
         }
     }
 
-    /// Sets or removes a dedup record.
-    pub(super) fn set_dedup(&mut self, key: DedupKey, record: Option<DedupRecord>) {
-        let ids = key.sender.as_str().len() + key.client_id.as_str().len();
-        if self.dedup.insert(key, record).is_none() {
-            let each = size_of::<DedupKey>() + size_of::<DedupRecord>() + MAP_ENTRY_BYTES;
-            self.bytes += each + 2 * ids;
-        }
-    }
-
-    /// Appends to the dedup window's order.
-    pub(super) fn push_dedup_order(&mut self, entry: DedupOrder) {
-        let ids = entry.key.sender.as_str().len() + entry.key.client_id.as_str().len();
-        self.bytes += 2 * size_of::<DedupOrder>() + ids;
-        self.dedup_order.push(entry);
-    }
-
     /// Appends a message to a conversation that is here.
     pub(super) fn push_message(&mut self, conversation: usize, message: Message) {
         self.bytes += MESSAGE_BYTES
@@ -291,7 +275,12 @@ impl Generation {
             + message.sender.as_str().len()
             + message.client_id.as_str().len()
             + message.content_type.as_ref().map_or(0, |text| text.len());
-        self.conversations[conversation].messages.push(message);
+        let messages = &mut self.conversations[conversation].messages;
+        if messages.is_empty() {
+            // Many conversations get no second one: without this the first makes room for four.
+            messages.reserve_exact(1);
+        }
+        messages.push(message);
     }
 
     /// Appends a reference to a message to the queue of a user who is here.
@@ -336,14 +325,22 @@ impl Generation {
     pub(super) fn spans_of(&self, entry: &UserEntry, from: u64, to: u64, out: &mut Vec<Span>) {
         let start = entry.spans.partition_point(|span| span.last() < from);
         for span in entry.spans[start..].iter().take_while(|span| span.first <= to) {
-            out.extend(self.with_ids(span).clip(from, to));
+            out.extend(self.with_ids(span).cloned().clip(from, to));
         }
     }
 
-    fn with_ids(&self, span: &HotSpan) -> Span {
+    /// The references of one user of this generation.
+    pub(super) fn span_refs<'a>(
+        &'a self,
+        entry: &'a UserEntry,
+    ) -> impl Iterator<Item = SpanRef<'a>> {
+        entry.spans.iter().map(|span| self.with_ids(span))
+    }
+
+    fn with_ids(&self, span: &HotSpan) -> SpanRef<'_> {
         let conversation = |slot: u32| {
             let known = self.conversations.get_index(slot as usize);
-            known.expect("a generation's spans name its own slots").0.clone()
+            known.expect("a generation's spans name its own slots").0
         };
         let content = match span.content {
             HotContent::Messages { conversation: slot, first_seq, count } => {
@@ -351,7 +348,7 @@ impl Generation {
             }
             HotContent::Member { conversation: slot, user, change } => {
                 let named = self.users.get_index(user as usize);
-                let user = named.expect("a generation's spans name its own slots").0.clone();
+                let user = named.expect("a generation's spans name its own slots").0;
                 SpanContent::Member { conversation: conversation(slot), user, change }
             }
         };

@@ -9,9 +9,10 @@
 //! them, so a reader that meets a half-written checkpoint finds a record's older value or the whole
 //! of what the newer one promises.
 
+use super::dedup::DedupHash;
 use crate::Fault;
 use crate::limits::{MAX_ID_BYTES, MAX_KEY_BYTES};
-use crate::model::{ClientId, ConversationId, DeviceId, UserId};
+use crate::model::{ConversationId, DeviceId, UserId};
 
 /// What a key's first byte says. Never renumbered: the bytes are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,9 +22,9 @@ pub(super) enum Table {
     Messages = 1,
     /// Runs of references by user and first queue sequence.
     Queue = 2,
-    /// Runs of the dedup window's order by first number.
-    DedupOrder = 3,
-    /// Dedup records by sender and client id.
+    /// Runs of dedup records by first number.
+    DedupRecords = 3,
+    /// The newest dedup record's number by the hash of sender and client id.
     Dedup = 4,
     /// Devices by user and device.
     Device = 5,
@@ -84,16 +85,18 @@ pub(super) fn queue(user: &UserId, first: u64) -> Vec<u8> {
     numbered(Table::Queue, user.as_str(), first)
 }
 
-/// The segment of the dedup window's order that starts at number `first`.
-pub(super) fn dedup_order(first: u64) -> Vec<u8> {
-    let mut key = start(Table::DedupOrder);
+/// The segment of dedup records that starts at number `first`.
+pub(super) fn dedup_records(first: u64) -> Vec<u8> {
+    let mut key = start(Table::DedupRecords);
     key.extend_from_slice(&first.to_be_bytes());
     key
 }
 
-/// The dedup record of a sender's client id.
-pub(super) fn dedup(sender: &UserId, client_id: &ClientId) -> Vec<u8> {
-    pair(Table::Dedup, sender.as_str(), client_id.as_str())
+/// The place in the dedup index of a sender's client id.
+pub(super) fn dedup(hash: &DedupHash) -> Vec<u8> {
+    let mut key = start(Table::Dedup);
+    key.extend_from_slice(&hash.0);
+    key
 }
 
 /// A user's device.
@@ -180,6 +183,11 @@ impl<'a> Parts<'a> {
         parse(self.rest)
     }
 
+    /// The hash that ends the key.
+    pub(super) fn last_hash(self) -> Result<DedupHash, Fault> {
+        Ok(DedupHash(self.rest.try_into().map_err(|_| malformed())?))
+    }
+
     /// The number that ends the key.
     pub(super) fn last_number(self) -> Result<u64, Fault> {
         Ok(u64::from_be_bytes(self.rest.try_into().map_err(|_| malformed())?))
@@ -208,12 +216,11 @@ mod tests {
         let user_id: UserId = "bob".parse().unwrap();
         let conversation_id: ConversationId = "g-0-1".parse().unwrap();
         let device_id: DeviceId = "tv".parse().unwrap();
-        let client_id: ClientId = "c1".parse().unwrap();
         let golden = [
             (messages(&conversation_id, 258), "0105672d302d310000000000000102"),
             (queue(&user_id, 1), "0203626f620000000000000001"),
-            (dedup_order(65_536), "030000000000010000"),
-            (dedup(&user_id, &client_id), "0403626f626331"),
+            (dedup_records(65_536), "030000000000010000"),
+            (dedup(&DedupHash([0xee; 16])), "04eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"),
             (device(&user_id, &device_id), "0503626f627476"),
             (membership(&user_id, &conversation_id), "0603626f62672d302d31"),
             (members(&conversation_id), "07672d302d31"),

@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use super::dedup::{DedupKeyRef, DedupRecord};
 use super::hot::Hot;
 use super::{keys, records};
 use crate::Fault;
@@ -81,18 +80,10 @@ pub(super) trait Lookup {
             None => stored(self.cold(), "a device", &keys::device(user, device)),
         }
     }
-
-    /// A dedup record, also one that has left the window.
-    fn dedup(&self, key: DedupKeyRef<'_>) -> Result<Option<DedupRecord>, Fault> {
-        match self.in_hot(|hot| hot.find(|tier| tier.dedup.get(&key).cloned())) {
-            Some(record) => Ok(record),
-            None => stored(self.cold(), "a dedup record", &keys::dedup(key.sender, key.client_id)),
-        }
-    }
 }
 
 /// A record of the cold tier.
-fn stored<T: serde::de::DeserializeOwned>(
+pub(super) fn stored<T: serde::de::DeserializeOwned>(
     cold: &Cold,
     what: &str,
     key: &[u8],

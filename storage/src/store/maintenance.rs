@@ -41,12 +41,13 @@ impl Store {
             ledger.state.clone()
         };
         let frozen = self.hot.read().frozen.clone().expect("frozen above, by this thread");
-        let changes = checkpoint::pack(&self.cold, &frozen, &state)?;
         let mut meta = state.clone();
         if let Some(applied) = meta.applied.as_mut().filter(|_| planted::is(Bug::AppliedAhead)) {
             applied.index += 1;
         }
-        self.cold.checkpoint(&meta.encode(), changes)?;
+        self.cold.checkpoint(&meta.encode(), |sink| {
+            checkpoint::pack(&self.cold, &frozen, &state, sink)
+        })?;
         let released = {
             let _between_batches = self.applier.lock();
             *self.checkpointed.write() = state.clone();

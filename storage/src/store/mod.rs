@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In reading order: `types` (what goes in and out), `keys` and `records` (what is stored),
-//! `runs` (how queues are packed), `dedup`, `digest`, `hot` (the generations), `lookup`, `tx` and
+//! `runs` (how queues are packed), `dedup` and `window`, `digest`, `hot` (the generations), `lookup`, `tx` and
 //! `writer` (how handlers read and change), `apply` (the handlers), `checkpoint`, `query`,
 //! `recount`, `maintenance` (checkpoints and snapshots as a whole).
 //!
@@ -30,6 +30,7 @@ mod keys;
 mod records;
 mod runs;
 mod dedup;
+mod window;
 mod digest;
 mod hot;
 mod lookup;

@@ -7,12 +7,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::AppliedState;
-use super::dedup::DedupOrder;
+use super::dedup::DedupRecord;
 use super::digest::{self, SetDigest};
 use super::{Counts, Digest};
 use crate::limits::{MAX_DEDUP_SEGMENT_BYTES, MAX_MESSAGE_SEGMENT_BYTES, MAX_RECORD_BYTES};
 use crate::model::{LogPosition, Message};
 use crate::{Fault, codec};
+
+/// The version of the tables: which keys there are, and what their values mean. It stands before the
+/// checkpoint's state, so that nobody reads the tables of another one.
+const LAYOUT: u8 = 2;
 
 /// What the store knows besides its records: the value that a checkpoint carries as its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +29,7 @@ pub(super) struct State {
     pub(super) now_ms: u64,
     /// How many conversation ids were assigned.
     pub(super) assigned: u64,
-    /// The oldest number of the dedup window's order that is still there.
+    /// The number of the oldest record in the dedup window.
     pub(super) dedup_head: u64,
     /// The number that the next dedup record gets.
     pub(super) dedup_next: u64,
@@ -76,12 +80,24 @@ impl State {
 
     /// The bytes that a checkpoint carries.
     pub(super) fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
+        let mut bytes = vec![LAYOUT];
+        codec::encode_into(self, &mut bytes);
+        bytes
     }
 
-    /// Reads what a checkpoint carries.
+    /// Reads what [`State::encode`] gave.
+    ///
+    /// # Errors
+    /// [`Fault::Version`] for the state of another layout.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
-        codec::decode("the checkpoint's state", bytes, MAX_RECORD_BYTES)
+        let what = "the layout of the stored state";
+        match bytes.split_first() {
+            Some((&LAYOUT, body)) => codec::decode_bare(what, body, MAX_RECORD_BYTES),
+            Some((&found, _)) => {
+                Err(Fault::Version { what: what.to_owned(), found, supported: LAYOUT })
+            }
+            None => Err(Fault::corrupt("the stored state is empty")),
+        }
     }
 }
 
@@ -104,16 +120,16 @@ pub(super) fn messages(first: u64, bytes: &[u8]) -> Result<Vec<Message>, Fault> 
     Ok(messages)
 }
 
-/// Reads a segment of the dedup window's order.
-pub(super) fn dedup_order(bytes: &[u8]) -> Result<Vec<DedupOrder>, Fault> {
-    codec::decode("a segment of the dedup order", bytes, MAX_DEDUP_SEGMENT_BYTES)
+/// Reads a segment of dedup records.
+pub(super) fn dedup(bytes: &[u8]) -> Result<Vec<DedupRecord>, Fault> {
+    codec::decode("a segment of dedup records", bytes, MAX_DEDUP_SEGMENT_BYTES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::command::Attempt;
-    use crate::store::dedup::{DedupKey, DedupOutcome, DedupRecord};
+    use crate::store::dedup::{DedupKey, DedupOutcome};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -149,7 +165,7 @@ mod tests {
         let key = DedupKey { sender: "al".parse().unwrap(), client_id: "c".parse().unwrap() };
         let conversation: crate::model::ConversationId = "g-0-1".parse().unwrap();
         let dedup = |outcome| DedupRecord {
-            number: 1,
+            key: key.clone(),
             at_ms: 2,
             attempt: Attempt(3),
             fingerprint: [0xee; 16],
@@ -160,18 +176,23 @@ mod tests {
         let found = [
             hex(&state().encode()),
             hex(&codec::encode(&vec![message(1), message(2)])),
-            hex(&codec::encode(&vec![DedupOrder { at_ms: 2, key }])),
-            hex(&codec::encode(&dedup(sent))),
-            hex(&codec::encode(&dedup(created))),
+            hex(&codec::encode(&vec![dedup(sent), dedup(created)])),
         ];
         let golden = [
-            "010102fb2c0101010001aa0501020304060000000000",
+            "020102fb2c0101010001aa0501020304060000000000",
             "01020102616c0702686900016301090202616c070268690001630109",
-            "01010202616c0163",
-            "01010203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0005672d302d3104",
-            "01010203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0105672d302d3101",
+            "010202616c01630203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0005672d302d3104\
+             02616c01630203eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee0105672d302d3101",
         ];
         assert_eq!(found, golden);
+    }
+
+    #[test]
+    fn the_tables_of_another_layout_are_refused() {
+        let mut bytes = state().encode();
+        bytes[0] = 1;
+        let found = State::decode(&bytes);
+        assert!(matches!(found, Err(Fault::Version { found: 1, supported: 2, .. })), "{found:?}");
     }
 
     #[test]

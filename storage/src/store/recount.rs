@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use super::dedup::{DedupKey, DedupRecord};
 use super::digest::{self, SetDigest};
 use super::keys::{self, Parts, Table};
 use super::records::{self, State, StoredCounts};
@@ -31,8 +30,7 @@ pub(super) fn recount(cold: &Cold, state: &State) -> Result<(SetDigest, StoredCo
     let users = scan.users()?;
     scan.queues(&users, &tails)?;
     scan.devices()?;
-    scan.dedup()?;
-    scan.dedup_order(state)?;
+    scan.dedup(state)?;
     Ok((scan.sum, scan.counts))
 }
 
@@ -193,32 +191,37 @@ impl Scan<'_> {
         })
     }
 
-    fn dedup(&mut self) -> Result<(), Fault> {
-        self.each(Table::Dedup, |scan, mut key, value| {
-            let key = DedupKey { sender: key.id()?, client_id: key.last_id()? };
-            let record: DedupRecord = records::record("a dedup record", value)?;
-            scan.counts.dedup += 1;
-            scan.sum.add(digest::dedup(&key, &record));
-            Ok(())
-        })
-    }
-
-    fn dedup_order(&mut self, state: &State) -> Result<(), Fault> {
+    /// The window's records, and the index, which must lead to the newest of each request and to
+    /// nothing else.
+    fn dedup(&mut self, state: &State) -> Result<(), Fault> {
         let mut reached = state.dedup_head;
-        self.each(Table::DedupOrder, |scan, key, value| {
+        let mut newest = BTreeMap::new();
+        self.each(Table::DedupRecords, |scan, key, value| {
             let first = key.last_number()?;
-            for (number, entry) in (first..).zip(records::dedup_order(value)?) {
+            for (number, record) in (first..).zip(records::dedup(value)?) {
                 if number >= state.dedup_head {
-                    scan.sum.add(digest::dedup_order(number, &entry));
+                    scan.sum.add(digest::dedup(number, &record));
+                    scan.counts.dedup += 1;
+                    newest.insert(record.key.as_ref().hash(), number);
                     reached = number + 1;
                 }
             }
             Ok(())
         })?;
-        if reached == state.dedup_next {
-            return Ok(());
+        if reached != state.dedup_next {
+            return Err(Fault::corrupt("the dedup window ends elsewhere"));
         }
-        Err(Fault::corrupt("the dedup order ends elsewhere"))
+        self.each(Table::Dedup, |_, key, value| {
+            let number = records::record("a place in the dedup index", value)?;
+            match newest.remove(&key.last_hash()?) {
+                Some(known) if known == number => Ok(()),
+                _ => Err(Fault::corrupt("the dedup index leads to no record in the window")),
+            }
+        })?;
+        match newest.is_empty() {
+            true => Ok(()),
+            false => Err(Fault::corrupt("a dedup record that the index does not lead to")),
+        }
     }
 }
 

@@ -5,30 +5,31 @@
 //! of its members a few dozen bytes. A segment is a run of spans; where one ends and the next
 //! starts is physical: it depends on when checkpoints happened, and nobody may tell from outside.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MAX_QUEUE_SEGMENT_BYTES, QUEUE_SEGMENT_SPANS};
+use crate::limits::MAX_QUEUE_SEGMENT_BYTES;
 use crate::model::{ConversationId, MemberChange, UserId};
 use crate::{Fault, codec};
 
 /// Consecutive references of one queue with one description.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct Span<C = ConversationId, U = UserId> {
     /// The queue sequence of the first.
     pub(super) first: u64,
     /// What they refer to.
-    pub(super) content: SpanContent,
+    pub(super) content: SpanContent<C, U>,
 }
+
+/// A [`Span`] that borrows its ids.
+pub(super) type SpanRef<'a> = Span<&'a ConversationId, &'a UserId>;
 
 /// What a span refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum SpanContent {
+pub(super) enum SpanContent<C = ConversationId, U = UserId> {
     /// Messages of one conversation with consecutive sequences.
     Messages {
         /// The conversation.
-        conversation: ConversationId,
+        conversation: C,
         /// The first message's sequence.
         first_seq: u64,
         /// How many; at least one.
@@ -37,9 +38,9 @@ pub(super) enum SpanContent {
     /// One membership change.
     Member {
         /// The conversation.
-        conversation: ConversationId,
+        conversation: C,
         /// Whose membership changed.
-        user: UserId,
+        user: U,
         /// How.
         change: MemberChange,
     },
@@ -57,6 +58,20 @@ impl Span {
     /// The queue sequence of the last.
     pub(super) fn last(&self) -> u64 {
         self.first + (self.count() - 1)
+    }
+
+    /// The same, borrowing its ids.
+    pub(super) fn by_ref(&self) -> SpanRef<'_> {
+        let content = match &self.content {
+            SpanContent::Messages { conversation, first_seq, count } => {
+                let (first_seq, count) = (*first_seq, *count);
+                SpanContent::Messages { conversation, first_seq, count }
+            }
+            SpanContent::Member { conversation, user, change } => {
+                SpanContent::Member { conversation, user, change: *change }
+            }
+        };
+        Span { first: self.first, content }
     }
 
     /// The part with queue sequences in `from..=to`, if there is any.
@@ -91,6 +106,23 @@ impl Span {
     }
 }
 
+impl SpanRef<'_> {
+    /// The same with its own ids.
+    pub(super) fn cloned(self) -> Span {
+        let content = match self.content {
+            SpanContent::Messages { conversation, first_seq, count } => {
+                SpanContent::Messages { conversation: conversation.clone(), first_seq, count }
+            }
+            SpanContent::Member { conversation, user, change } => SpanContent::Member {
+                conversation: conversation.clone(),
+                user: user.clone(),
+                change,
+            },
+        };
+        Span { first: self.first, content }
+    }
+}
+
 /// Appends spans to a run, joining where they meet.
 pub(super) fn extend(run: &mut Vec<Span>, spans: impl IntoIterator<Item = Span>) {
     for span in spans {
@@ -102,49 +134,44 @@ pub(super) fn extend(run: &mut Vec<Span>, spans: impl IntoIterator<Item = Span>)
 
 /// A queue segment as it is stored; its key has the first sequence.
 #[derive(Serialize, Deserialize)]
-struct QueueSegment {
+pub(super) struct Segment<C = ConversationId, U = UserId> {
     /// The conversations that its spans name by their place here.
-    conversations: Vec<ConversationId>,
-    spans: Vec<StoredSpan>,
+    conversations: Vec<C>,
+    spans: Vec<StoredSpan<U>>,
 }
 
 #[derive(Serialize, Deserialize)]
-enum StoredSpan {
+enum StoredSpan<U> {
     Messages { conversation: u32, first_seq: u64, count: u64 },
-    Member { conversation: u32, user: UserId, change: MemberChange },
+    Member { conversation: u32, user: U, change: MemberChange },
 }
 
-/// Encodes one segment.
-fn encode(spans: &[Span]) -> Vec<u8> {
-    let mut places = BTreeMap::new();
-    let mut conversations = Vec::new();
-    let mut place = |id: &ConversationId| {
-        *places.entry(id.clone()).or_insert_with(|| {
-            conversations.push(id.clone());
-            u32::try_from(conversations.len() - 1).expect("a segment has few spans")
-        })
-    };
-    let spans = spans
-        .iter()
-        .map(|span| match &span.content {
-            SpanContent::Messages { conversation, first_seq, count } => StoredSpan::Messages {
-                conversation: place(conversation),
-                first_seq: *first_seq,
-                count: *count,
-            },
-            SpanContent::Member { conversation, user, change } => StoredSpan::Member {
-                conversation: place(conversation),
-                user: user.clone(),
-                change: *change,
-            },
-        })
-        .collect();
-    codec::encode(&QueueSegment { conversations, spans })
-}
-
-/// Encodes a run as segments: the first sequence and the bytes of each.
-pub(super) fn encode_segments(run: &[Span]) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    run.chunks(QUEUE_SEGMENT_SPANS).map(|spans| (spans[0].first, encode(spans)))
+impl<'a> Segment<&'a ConversationId, &'a UserId> {
+    /// The segment of at most [`QUEUE_SEGMENT_SPANS`](crate::limits::QUEUE_SEGMENT_SPANS) spans.
+    pub(super) fn of(run: &[SpanRef<'a>]) -> Self {
+        let mut conversations: Vec<&'a ConversationId> = Vec::new();
+        // Few conversations share a segment, and the newest ones come again soonest.
+        let mut place = |id: &'a ConversationId| {
+            let known = conversations.iter().rposition(|known| *known == id);
+            let place = known.unwrap_or_else(|| {
+                conversations.push(id);
+                conversations.len() - 1
+            });
+            u32::try_from(place).expect("a segment has few spans")
+        };
+        let mut spans = Vec::with_capacity(run.len());
+        for span in run {
+            spans.push(match span.content {
+                SpanContent::Messages { conversation, first_seq, count } => {
+                    StoredSpan::Messages { conversation: place(conversation), first_seq, count }
+                }
+                SpanContent::Member { conversation, user, change } => {
+                    StoredSpan::Member { conversation: place(conversation), user, change }
+                }
+            });
+        }
+        Self { conversations, spans }
+    }
 }
 
 /// Decodes the segment that starts at `first`.
@@ -152,7 +179,7 @@ pub(super) fn encode_segments(run: &[Span]) -> impl Iterator<Item = (u64, Vec<u8
 /// # Errors
 /// [`Fault::Corrupt`] for spans that no queue can have.
 pub(super) fn decode(first: u64, bytes: &[u8]) -> Result<Vec<Span>, Fault> {
-    let QueueSegment { conversations, spans } =
+    let Segment { conversations, spans }: Segment =
         codec::decode("a queue segment", bytes, MAX_QUEUE_SEGMENT_BYTES)?;
     let known = |place: u32| {
         conversations
@@ -188,6 +215,11 @@ fn impossible(what: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::QUEUE_SEGMENT_SPANS;
+
+    fn encode(run: &[Span]) -> Vec<u8> {
+        codec::encode(&Segment::of(&run.iter().map(Span::by_ref).collect::<Vec<_>>()))
+    }
 
     fn messages(first: u64, conversation: &str, first_seq: u64, count: u64) -> Span {
         let conversation = conversation.parse().unwrap();
@@ -231,9 +263,9 @@ mod tests {
             .map(|i| messages(1 + 2 * i, if i % 2 == 0 { "g-0-1" } else { "g-0-2" }, 1 + 2 * i, 2))
             .collect();
         let mut back = Vec::new();
-        for (first, bytes) in encode_segments(&run) {
-            assert_eq!(back.last().map_or(1, |span: &Span| span.last() + 1), first);
-            back.extend(decode(first, &bytes).unwrap());
+        for spans in run.chunks(QUEUE_SEGMENT_SPANS) {
+            let first = back.last().map_or(1, |span: &Span| span.last() + 1);
+            back.extend(decode(first, &encode(spans)).unwrap());
         }
         assert_eq!(back, run);
     }
@@ -248,18 +280,19 @@ mod tests {
 
     #[test]
     fn impossible_segments_are_corrupt() {
-        let conversations = vec!["g-0-1".parse().unwrap()];
+        let conversations: Vec<ConversationId> = vec!["g-0-1".parse().unwrap()];
         let bad = [
-            StoredSpan::Messages { conversation: 0, first_seq: 1, count: 0 },
+            StoredSpan::<UserId>::Messages { conversation: 0, first_seq: 1, count: 0 },
             StoredSpan::Messages { conversation: 0, first_seq: u64::MAX, count: 2 },
             StoredSpan::Messages { conversation: 1, first_seq: 1, count: 1 },
         ];
         for span in bad {
-            let segment = QueueSegment { conversations: conversations.clone(), spans: vec![span] };
+            let segment = Segment { conversations: conversations.clone(), spans: vec![span] };
             assert!(matches!(decode(1, &codec::encode(&segment)), Err(Fault::Corrupt(_))));
         }
-        let full = StoredSpan::Messages { conversation: 0, first_seq: 1, count: u64::MAX - 1 };
-        let segment = QueueSegment { conversations, spans: vec![full] };
+        let full =
+            StoredSpan::<UserId>::Messages { conversation: 0, first_seq: 1, count: u64::MAX - 1 };
+        let segment = Segment { conversations, spans: vec![full] };
         assert!(matches!(decode(9, &codec::encode(&segment)), Err(Fault::Corrupt(_))));
     }
 }

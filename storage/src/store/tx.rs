@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLockUpgradableReadGuard;
 
-use super::dedup::{self, DedupKey, DedupKeyRef, DedupOrder, DedupRecord, Fingerprint};
+use super::dedup::{self, DedupHash, DedupKey, DedupKeyRef, DedupRecord, Fingerprint};
 use super::hot::{Hot, MEMBER_BYTES, slot};
 use super::keys;
-use super::lookup::Lookup;
+use super::lookup::{self, Lookup};
 use super::records::{self, State};
 use super::writer::Writer;
 use crate::Fault;
@@ -59,8 +59,8 @@ pub(super) struct Ledger {
     pub(super) touched: Vec<u32>,
     /// The running batch's effects on cursors.
     pub(super) moved: Vec<Effect>,
-    /// The stored segment of the dedup order that holds its head, with its first number.
-    pub(super) expiring: Option<(u64, Vec<DedupOrder>)>,
+    /// The stored segment of dedup records that was looked at last, with its first number.
+    pub(super) dedup_segment: Option<(u64, Vec<DedupRecord>)>,
 }
 
 /// What a handler has to know of a conversation before it does anything.
@@ -82,10 +82,9 @@ impl From<&ConversationRecord> for Head {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) key: DedupKey,
+    pub(super) hash: DedupHash,
     pub(super) fingerprint: Fingerprint,
     pub(super) attempt: Attempt,
-    /// An expired record under the same key.
-    pub(super) replaced: Option<DedupRecord>,
 }
 
 /// What the dedup window says of a request.
@@ -234,20 +233,35 @@ impl Tx<'_> {
 
     /// Asks the dedup window about a request.
     pub(super) fn admit(
-        &self,
+        &mut self,
         key: DedupKeyRef<'_>,
         fingerprint: Fingerprint,
         attempt: Attempt,
     ) -> Result<Admission, Refusal> {
-        let known = self.dedup(key)?.filter(|_| !planted::is(Bug::NoDedup));
+        let hash = key.hash();
+        let known = self.dedup(&hash, key)?.filter(|_| !planted::is(Bug::NoDedup));
         match known {
             Some(record) if !dedup::expired(record.at_ms, self.now_ms()) => {
                 Ok(Admission::Before(record.answer(&fingerprint, attempt)?))
             }
-            replaced => {
-                let key = key.to_key();
-                Ok(Admission::New(Ticket { key, fingerprint, attempt, replaced }))
+            _ => Ok(Admission::New(Ticket { key: key.to_key(), hash, fingerprint, attempt })),
+        }
+    }
+
+    /// The newest record of a request, also one that has left the window.
+    fn dedup(
+        &mut self,
+        hash: &DedupHash,
+        key: DedupKeyRef<'_>,
+    ) -> Result<Option<DedupRecord>, Fault> {
+        if let Some(record) = self.hot.find(|tier| tier.dedup.find(hash, key).cloned()) {
+            return Ok(Some(record));
+        }
+        match lookup::stored(self.cold, "a place in the dedup index", &keys::dedup(hash))? {
+            Some(number) if number >= self.ledger.state.dedup_head => {
+                self.dedup_at(number, |record| key.names(&record.key).then(|| record.clone()))
             }
+            _ => Ok(None),
         }
     }
 
@@ -258,36 +272,34 @@ impl Tx<'_> {
             if head == dedup_next {
                 break;
             }
-            let entry = self.dedup_order(head)?;
-            if !dedup::expired(entry.at_ms, now_ms) {
-                break;
-            }
-            let key = DedupKeyRef { sender: &entry.key.sender, client_id: &entry.key.client_id };
-            let record = self.dedup(key)?.filter(|record| record.number == head);
-            self.write(|to| to.expire_dedup(head, &entry, record.as_ref()));
+            let expired =
+                |record: &DedupRecord| dedup::expired(record.at_ms, now_ms).then(|| record.clone());
+            let Some(record) = self.dedup_at(head, expired)? else { break };
+            self.write(|to| to.expire_dedup(head, &record));
         }
         Ok(())
     }
 
-    fn dedup_order(&mut self, number: u64) -> Result<DedupOrder, Fault> {
-        let in_run = |first: u64, run: &[DedupOrder]| {
+    /// Looks at the dedup record with this number, which has not left the window.
+    fn dedup_at<T>(&mut self, number: u64, look: impl Fn(&DedupRecord) -> T) -> Result<T, Fault> {
+        if let Some(found) = self.hot.find(|tier| tier.dedup.at(number).map(&look)) {
+            return Ok(found);
+        }
+        let in_segment = |first: u64, segment: &[DedupRecord]| {
             let place = usize::try_from(number.checked_sub(first)?).ok()?;
-            run.get(place).cloned()
+            segment.get(place).map(&look)
         };
-        if let Some(entry) = self.hot.find(|tier| in_run(tier.dedup_first, &tier.dedup_order)) {
-            return Ok(entry);
+        let at_hand = self.ledger.dedup_segment.as_ref();
+        if let Some(found) = at_hand.and_then(|(first, segment)| in_segment(*first, segment)) {
+            return Ok(found);
         }
-        let expiring = self.ledger.expiring.as_ref();
-        if let Some(entry) = expiring.and_then(|(first, run)| in_run(*first, run)) {
-            return Ok(entry);
-        }
-        let missing = || Fault::corrupt(format!("the dedup order has no number {number}"));
-        let (start, end) = (keys::dedup_order(0), keys::dedup_order(number + 1));
+        let missing = || Fault::corrupt(format!("the dedup window has no number {number}"));
+        let (start, end) = (keys::dedup_records(0), keys::dedup_records(number + 1));
         let (key, bytes) = self.cold.scan_back(&start, &end, 1)?.pop().ok_or_else(missing)?;
         let first = keys::Parts::of(&key)?.last_number()?;
-        let run = records::dedup_order(&bytes)?;
-        let entry = in_run(first, &run).ok_or_else(missing)?;
-        self.ledger.expiring = Some((first, run));
-        Ok(entry)
+        let segment = records::dedup(&bytes)?;
+        let found = in_segment(first, &segment).ok_or_else(missing)?;
+        self.ledger.dedup_segment = Some((first, segment));
+        Ok(found)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::dedup::{DedupKeyRef, DedupOrder, DedupOutcome, DedupRecord};
+use super::dedup::{DedupOutcome, DedupRecord};
 use super::digest;
 use super::hot::{Generation, MEMBER_BYTES};
 use super::tx::{Ledger, Ticket};
@@ -162,38 +162,23 @@ impl Writer<'_> {
 
     /// Puts an accepted request into the dedup window.
     pub(super) fn remember(&mut self, ticket: Ticket, outcome: DedupOutcome) {
-        let Ticket { key, fingerprint, attempt, replaced } = ticket;
+        let Ticket { key, hash, fingerprint, attempt } = ticket;
         let state = &mut self.ledger.state;
-        match &replaced {
-            Some(old) => state.digest.remove(digest::dedup(&key, old)),
-            None => state.counts.dedup += 1,
-        }
         let (number, at_ms) = (state.dedup_next, state.now_ms);
+        let record = DedupRecord { key, at_ms, attempt, fingerprint, outcome };
         state.dedup_next += 1;
-        let record = DedupRecord { number, at_ms, attempt, fingerprint, outcome };
-        let order = DedupOrder { at_ms, key: key.clone() };
-        state.digest.add(digest::dedup(&key, &record));
-        state.digest.add(digest::dedup_order(number, &order));
-        self.active.push_dedup_order(order);
-        self.active.set_dedup(key, Some(record));
+        state.counts.dedup += 1;
+        state.digest.add(digest::dedup(number, &record));
+        self.active.bytes += self.active.dedup.push(hash, record);
     }
 
-    /// Takes the oldest place out of the dedup order, with its record if that is still there.
-    pub(super) fn expire_dedup(
-        &mut self,
-        number: u64,
-        order: &DedupOrder,
-        record: Option<&DedupRecord>,
-    ) {
+    /// Takes the oldest record out of the dedup window.
+    pub(super) fn expire_dedup(&mut self, number: u64, record: &DedupRecord) {
         let state = &mut self.ledger.state;
         state.dedup_head = number + 1;
-        state.digest.remove(digest::dedup_order(number, order));
-        if let Some(record) = record {
-            state.digest.remove(digest::dedup(&order.key, record));
-            state.counts.dedup -= 1;
-            let key = DedupKeyRef { sender: &order.key.sender, client_id: &order.key.client_id };
-            self.active.set_dedup(key.to_key(), None);
-        }
+        state.counts.dedup -= 1;
+        state.digest.remove(digest::dedup(number, record));
+        self.active.bytes += self.active.dedup.expire(record.key.as_ref().hash(), number);
     }
 
     /// Ends a batch: brings the changed users' records into the digest, and returns its effects.

@@ -11,11 +11,11 @@ use super::*;
 type Step = fn(&SimDisk, &Cold, &[u8]) -> Result<(), Fault>;
 
 const SCRIPT: [Step; 6] = [
-    |_, cold, _| cold.checkpoint(b"1", changes(1)),
-    |_, cold, _| cold.checkpoint(b"2", changes(2)),
+    |_, cold, _| cold.checkpoint_of(b"1", changes(1)),
+    |_, cold, _| cold.checkpoint_of(b"2", changes(2)),
     |_, cold, _| cold.export().map(drop),
     |disk, cold, snapshot| receive(disk, cold, snapshot).and_then(|at| cold.import(&at)).map(drop),
-    |_, cold, _| cold.checkpoint(b"4", changes(4)),
+    |_, cold, _| cold.checkpoint_of(b"4", changes(4)),
     |_, cold, _| cold.export().map(drop),
 ];
 
@@ -56,7 +56,7 @@ fn check_recovery(
                 possible.contains(&recovered),
                 "{policy:?} {second:?}: after {acknowledged} steps, a mixture or another state"
             );
-            cold.checkpoint(b"after", vec![put("always", "after")]).unwrap();
+            cold.checkpoint_of(b"after", vec![put("always", "after")]).unwrap();
         }
     }
 }
