@@ -96,7 +96,31 @@ fn make_groups(feed: &mut Feed, size: usize) -> Vec<(ConversationId, usize)> {
     groups
 }
 
-fn send(feed: &mut Feed, groups: &[(ConversationId, usize)], n: usize, body: &bytes::Bytes) {
+/// Bytes that no compression makes smaller, enough for many bodies of this size.
+fn noise(body: usize) -> Noise {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = (0..(1 << 17)).flat_map(|_| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed.to_le_bytes()
+    });
+    Noise { bytes: words.collect::<Vec<_>>().into(), body }
+}
+
+struct Noise {
+    bytes: bytes::Bytes,
+    body: usize,
+}
+
+impl Noise {
+    fn body(&self, n: usize) -> bytes::Bytes {
+        let start = n.wrapping_mul(61) % (self.bytes.len() - self.body);
+        self.bytes.slice(start..start + self.body)
+    }
+}
+
+fn send(feed: &mut Feed, groups: &[(ConversationId, usize)], n: usize, body: &Noise) {
     // Conversations are picked with a skew: an eighth of them gets half of the messages.
     let spread = if n.is_multiple_of(2) { groups.len() } else { (groups.len() / 8).max(1) };
     let (id, owner) = &groups[(n.wrapping_mul(2_654_435_761) >> 7) % spread];
@@ -106,7 +130,7 @@ fn send(feed: &mut Feed, groups: &[(ConversationId, usize)], n: usize, body: &by
         target: Target::Conversation(id.clone()),
         client_id: name.parse().expect("a short id"),
         attempt: Attempt(1),
-        body: body.clone(),
+        body: body.body(n),
         content_type: None,
         ttl_ms: None,
     });
@@ -148,7 +172,7 @@ fn run(
         slowest: Duration::ZERO,
     };
     let groups = make_groups(&mut feed, size);
-    let body = bytes::Bytes::from(vec![b'x'; body]);
+    let body = noise(body);
     let before = store.counts();
     let (started, cpu, all_cpu) = (Instant::now(), cpu_seconds(), process_cpu_seconds());
     let mut n = 0;

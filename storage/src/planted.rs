@@ -52,7 +52,7 @@ bugs! {
     CursorByPush = "cursor-by-push",
     /// A snapshot leaves the dedup window out.
     SnapshotWithoutDedup = "snapshot-without-dedup",
-    /// Of an interrupted checkpoint, only the first part is put again.
+    /// Of an interrupted checkpoint, only half of the changes are put again.
     HalfJournal = "half-journal",
     /// The log is purged a few entries too far.
     PurgeTooFar = "purge-too-far",

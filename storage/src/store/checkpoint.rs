@@ -121,7 +121,7 @@ impl Pack<'_, '_> {
         id: &UserId,
         entry: &UserEntry,
     ) -> Result<(), Fault> {
-        if entry.spans.is_empty() {
+        if entry.has_no_spans() {
             return Ok(());
         }
         let merge_bytes = self.cold.merge_bytes().min(QUEUE_SEGMENT_MERGE_BYTES);
@@ -132,7 +132,7 @@ impl Pack<'_, '_> {
             None => run = generation.span_refs(entry).collect(),
             Some((first, bytes)) => {
                 let mut all = runs::decode(first, &bytes)?;
-                let mut new = Vec::with_capacity(entry.spans.len());
+                let mut new = Vec::new();
                 generation.spans_of(entry, entry.first, entry.record.tail, &mut new);
                 runs::extend(&mut all, new);
                 merged = all;

@@ -61,7 +61,8 @@ impl Fields {
     }
 
     fn put<const N: usize>(&mut self, bytes: [u8; N]) -> &mut Self {
-        self.bytes[self.len..self.len + N].copy_from_slice(&bytes);
+        let rest = self.bytes[self.len..].first_chunk_mut();
+        *rest.expect("the array takes all fields of any record") = bytes;
         self.len += N;
         self
     }

@@ -166,7 +166,11 @@ pub(super) struct UserEntry {
     pub(super) grew: bool,
     /// The sequence of the first reference of this generation, or that it would have.
     pub(super) first: u64,
-    pub(super) spans: Vec<HotSpan>,
+    /// The newest references. They lie here, not behind a pointer: a fan-out goes through entries
+    /// that no cache has, and each step less on the way counts.
+    newest: Option<HotSpan>,
+    /// The references before them.
+    spans: Vec<HotSpan>,
     /// `None` for one that ended.
     pub(super) memberships: BTreeMap<ConversationId, Option<MembershipRecord>>,
     pub(super) devices: BTreeMap<DeviceId, DeviceRecord>,
@@ -234,6 +238,7 @@ impl Generation {
             touched: false,
             grew: false,
             first: record.tail + 1,
+            newest: None,
             spans: Vec::new(),
             memberships: BTreeMap::new(),
             devices: BTreeMap::new(),
@@ -291,7 +296,7 @@ impl Generation {
         if let Some(HotSpan {
             content: HotContent::Messages { conversation: last, first_seq, count },
             ..
-        }) = entry.spans.last_mut()
+        }) = &mut entry.newest
             && *last as usize == conversation
             && *first_seq + *count == seq
         {
@@ -300,7 +305,7 @@ impl Generation {
         }
         let content =
             HotContent::Messages { conversation: slot(conversation), first_seq: seq, count: 1 };
-        entry.spans.push(HotSpan { first: entry.record.tail, content });
+        entry.push(content);
         self.bytes += SPAN_BYTES;
     }
 
@@ -317,14 +322,15 @@ impl Generation {
         entry.grew = true;
         let content =
             HotContent::Member { conversation: slot(conversation), user: slot(named), change };
-        entry.spans.push(HotSpan { first: entry.record.tail, content });
+        entry.push(content);
         self.bytes += SPAN_BYTES;
     }
 
     /// The references of one user of this generation, with ids, as far as they are in `from..=to`.
     pub(super) fn spans_of(&self, entry: &UserEntry, from: u64, to: u64, out: &mut Vec<Span>) {
         let start = entry.spans.partition_point(|span| span.last() < from);
-        for span in entry.spans[start..].iter().take_while(|span| span.first <= to) {
+        let spans = entry.spans[start..].iter().chain(&entry.newest);
+        for span in spans.take_while(|span| span.first <= to) {
             out.extend(self.with_ids(span).cloned().clip(from, to));
         }
     }
@@ -334,7 +340,7 @@ impl Generation {
         &'a self,
         entry: &'a UserEntry,
     ) -> impl Iterator<Item = SpanRef<'a>> {
-        entry.spans.iter().map(|span| self.with_ids(span))
+        entry.spans.iter().chain(&entry.newest).map(|span| self.with_ids(span))
     }
 
     fn with_ids(&self, span: &HotSpan) -> SpanRef<'_> {
@@ -353,6 +359,19 @@ impl Generation {
             }
         };
         Span { first: span.first, content }
+    }
+}
+
+impl UserEntry {
+    /// Whether its queue did not grow in this generation.
+    pub(super) fn has_no_spans(&self) -> bool {
+        self.newest.is_none()
+    }
+
+    /// Begins a span at the queue's tail.
+    fn push(&mut self, content: HotContent) {
+        let span = HotSpan { first: self.record.tail, content };
+        self.spans.extend(self.newest.replace(span));
     }
 }
 

@@ -227,6 +227,47 @@ fn dedup_records_go_in_the_order_of_the_log() {
 }
 
 #[test]
+fn a_retry_is_answered_wherever_its_record_lies() {
+    let mut node = Node::new();
+    let send = |n: u64| send_to("alice", "bob", &n.to_string(), "hi");
+    for n in 1..=300 {
+        node.run_at(1_000, send(n)).unwrap();
+    }
+    for round in 0..4 {
+        for n in [1, 128, 129, 300] {
+            let again = sent(node.run_at(2_000, send(n)));
+            assert_eq!((again.1, again.2), (n, 1_000), "round {round}");
+        }
+        // Out of the active generation, then out of the warm one, then out of memory.
+        node.store.checkpoint().unwrap();
+        if round == 2 {
+            node.reopen();
+        }
+    }
+}
+
+#[test]
+fn a_client_id_that_is_used_again_outlives_its_old_record() {
+    let mut node = Node::new();
+    let (day, again) = (DEDUP_WINDOW_MS, send_to("alice", "bob", "1", "anew"));
+    for n in 0..12 {
+        node.run_at(1_000, send_to("alice", "bob", &n.to_string(), "hi")).unwrap();
+    }
+    node.store.checkpoint().unwrap();
+    let first = sent(node.run_at(1_000 + day, again.clone()));
+    node.store.checkpoint().unwrap();
+    for n in 20..30 {
+        node.run_at(1_000 + day, send_to("alice", "bob", &n.to_string(), "hi")).unwrap();
+    }
+    assert_eq!(node.store.counts().dedup, 11, "all the old ones are gone");
+    let (_, digest, counts) = node.store.recount().unwrap();
+    assert_eq!((digest, counts), (node.store.digest().1, node.store.counts()));
+    node.store.checkpoint().unwrap();
+    node.reopen();
+    assert_eq!(sent(node.run_at(1_000 + day, again)).1, first.1);
+}
+
+#[test]
 fn a_retry_is_answered_also_when_the_sender_could_not_send_now() {
     let mut node = Node::new();
     let id = node.group("alice", &["bob"]);
