@@ -135,6 +135,7 @@ fn unexpected(reply: &Reply) -> RPCError<TypeConfig> {
         Reply::SnapshotChunk => "snapshot chunk",
         Reply::SnapshotInstall(_) => "snapshot install",
         Reply::Failed(_) => "failure",
+        Reply::NoRoom => "lack of room",
     };
     RPCError::Network(NetworkError::new(&TransportError::Lost(format!("unexpected {name} reply"))))
 }

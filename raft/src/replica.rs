@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
@@ -21,7 +22,7 @@ use crate::checkpoints;
 use crate::host;
 use crate::log_store::{self, LogStore};
 use crate::network::{Network, PeerTransport};
-use crate::snapshot::{SnapshotData, SnapshotReceiver, SnapshotSource};
+use crate::snapshot::{ReceiveError, SnapshotData, SnapshotReceiver, SnapshotSource};
 use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
 use crate::wire::{self, Reply, Request};
@@ -152,6 +153,8 @@ pub struct Replica {
     options: ReplicaOptions,
     receiver: Arc<SnapshotReceiver>,
     applied: watch::Receiver<Option<u64>>,
+    /// The fault that openraft has not met itself.
+    fault: Arc<OnceLock<String>>,
 }
 
 impl Replica {
@@ -178,7 +181,8 @@ impl Replica {
             .map_err(|error| error.to_string())?;
         tokio::spawn(checkpoints::run(store.clone(), log, raft.clone(), options.clone()));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
-        Ok(Self { raft, store, options, receiver, applied: applied_seen })
+        let fault = Arc::default();
+        Ok(Self { raft, store, options, receiver, applied: applied_seen, fault })
     }
 
     /// The store that the replica applies to.
@@ -277,6 +281,9 @@ impl Replica {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
+                if let Some(fault) = self.fault.get() {
+                    return fault.clone();
+                }
                 return match fatal {
                     Fatal::StorageError(error) => error.to_string(),
                     other => other.to_string(),
@@ -361,15 +368,16 @@ impl Replica {
                 .map_or_else(failed, Reply::TransferLeader),
             Request::SnapshotChunk { transfer, offset, bytes } => {
                 let receiver = self.receiver.clone();
-                host::blocking(move || receiver.chunk(transfer, offset, &bytes))
-                    .await
-                    .map_or_else(failed, |()| Reply::SnapshotChunk)
+                match received(move || receiver.chunk(transfer, offset, &bytes)).await {
+                    Ok(()) => Reply::SnapshotChunk,
+                    Err(error) => self.not_received(error).await,
+                }
             }
             Request::SnapshotInstall { transfer, len, vote, last, membership } => {
                 let receiver = self.receiver.clone();
-                let path = match host::blocking(move || receiver.finish(transfer, len)).await {
+                let path = match received(move || receiver.finish(transfer, len)).await {
                     Ok(path) => path,
-                    Err(error) => return failed(error),
+                    Err(error) => return self.not_received(error).await,
                 };
                 let snapshot = openraft::type_config::alias::SnapshotOf::<TypeConfig, _> {
                     meta: openraft::type_config::alias::SnapshotMetaOf::<TypeConfig> {
@@ -384,6 +392,26 @@ impl Replica {
         }
     }
 
+    /// What a leader is told whose snapshot was not taken. A fault stops this replica first.
+    async fn not_received(&self, error: ReceiveError) -> Reply {
+        match &error {
+            ReceiveError::OutOfStep(_) => {}
+            ReceiveError::NoRoom => {
+                tracing::warn!("the disk is full: this node can't catch up by snapshot");
+                return Reply::NoRoom;
+            }
+            ReceiveError::Fault(fault) => {
+                // Set once; a second fault would be a consequence of the first.
+                let _ = self.fault.set(fault.to_string());
+                self.store.fail(fault);
+                if let Err(error) = self.raft.shutdown().await {
+                    tracing::warn!(%error, "the replica did not stop cleanly");
+                }
+            }
+        }
+        failed(error)
+    }
+
     /// Stops the replica and writes a last checkpoint.
     pub async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
@@ -395,6 +423,14 @@ impl Replica {
         }
         self.store.stop();
     }
+}
+
+/// Takes a part of a snapshot where it may wait for the disk.
+async fn received<T: Send + 'static>(
+    take: impl FnOnce() -> Result<T, ReceiveError> + Send + 'static,
+) -> Result<T, ReceiveError> {
+    let taken = host::blocking(move || Ok::<_, io::Error>(take())).await;
+    taken.unwrap_or_else(|_| Err(ReceiveError::OutOfStep("this node is going down")))
 }
 
 fn failed(error: impl fmt::Display) -> Reply {

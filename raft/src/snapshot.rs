@@ -3,6 +3,10 @@
 //! The leader writes its newest checkpoint into a file at the speed of its own disk, then sends the
 //! file in parts; a slow link therefore never holds back checkpoints. The follower writes the parts
 //! into one file, checks it whole when it installs it, and starts over if anything does not fit.
+//!
+//! A follower whose disk fails meanwhile stops, as at any other fault. One whose disk is full goes
+//! on: it removes the part that it has and says so, and the leader waits a while before it begins
+//! again. Nothing that the follower had promised depends on that file.
 
 use std::io;
 use std::path::PathBuf;
@@ -28,6 +32,9 @@ use crate::wire::{self, Reply, Request, SNAPSHOT_CHUNK_BYTES};
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the follower may take to check and install the file.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a leader waits before it begins again with a follower that had no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(2);
 
 /// What openraft holds of a snapshot.
 #[derive(Debug, Clone)]
@@ -79,7 +86,7 @@ impl SnapshotSource {
             receiver.chunk(0, offset, &bytes)?;
             offset += bytes.len() as u64;
         }
-        receiver.finish(0, snapshot.len)
+        Ok(receiver.finish(0, snapshot.len)?)
     }
 
     async fn open_newest(&self) -> io::Result<(SnapshotFile, Arc<dyn DiskFile>)> {
@@ -112,6 +119,10 @@ impl SnapshotSource {
             let request = Request::SnapshotChunk { transfer, offset, bytes };
             match call(peer, &request, CHUNK_TIMEOUT).await? {
                 Reply::SnapshotChunk => offset += len,
+                Reply::NoRoom => {
+                    tokio::time::sleep(NO_ROOM_PAUSE).await;
+                    return Err(refused(Reply::NoRoom));
+                }
                 other => return Err(refused(other)),
             }
         }
@@ -155,9 +166,33 @@ async fn call(
 fn refused(reply: Reply) -> StreamingError<TypeConfig> {
     let reason = match reply {
         Reply::Failed(reason) => reason,
+        Reply::NoRoom => "its disk has no room for the snapshot".to_owned(),
         _ => "unexpected reply to a snapshot".to_owned(),
     };
     StreamingError::Unreachable(Unreachable::new(&TransportError::Unreachable(reason)))
+}
+
+/// Why a part of a snapshot was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    /// The part is not the next one of this transfer: the sender starts over.
+    #[error("{0}")]
+    OutOfStep(&'static str),
+    /// The disk is full. What had arrived is removed.
+    #[error("no room for a snapshot")]
+    NoRoom,
+    /// The disk failed: the node stops.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl From<ReceiveError> for io::Error {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Fault(fault) => fault.into(),
+            other => Self::other(other),
+        }
+    }
 }
 
 /// A snapshot file that is arriving.
@@ -181,34 +216,62 @@ impl SnapshotReceiver {
     }
 
     /// Writes one part. Blocks on the disk.
-    pub(crate) fn chunk(&self, transfer: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn chunk(
+        &self,
+        transfer: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), ReceiveError> {
         let mut slot = self.incoming.lock();
         if offset == 0 {
-            if let Some(abandoned) = slot.take() {
-                self.disk.remove(&abandoned.path)?;
-            }
+            self.give_up(&mut slot)?;
             let path = self.store.incoming_snapshot_path();
-            let file = self.disk.open(&path, OpenMode::Truncate)?;
+            let opened = self.disk.open(&path, OpenMode::Truncate);
+            let file = opened.map_err(|error| failed("make a file for a snapshot", error))?;
             *slot = Some(Incoming { transfer, next: 0, path, file });
         }
         let incoming = slot
             .as_mut()
             .filter(|incoming| incoming.transfer == transfer && incoming.next == offset)
-            .ok_or_else(|| io::Error::other("this part continues no transfer"))?;
-        incoming.file.write_at(offset, bytes)?;
-        incoming.next += bytes.len() as u64;
+            .ok_or(ReceiveError::OutOfStep("this part continues no transfer"))?;
+        match incoming.file.write_at(offset, bytes) {
+            Ok(()) => incoming.next += bytes.len() as u64,
+            Err(error) => {
+                let error = failed("write a snapshot", error);
+                if matches!(error, ReceiveError::NoRoom) {
+                    self.give_up(&mut slot)?;
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     /// Makes the complete file durable and hands it out. Blocks on the disk.
-    pub(crate) fn finish(&self, transfer: u64, len: u64) -> io::Result<PathBuf> {
+    pub(crate) fn finish(&self, transfer: u64, len: u64) -> Result<PathBuf, ReceiveError> {
         let incoming = self
             .incoming
             .lock()
-            .take()
-            .filter(|incoming| incoming.transfer == transfer && incoming.next == len)
-            .ok_or_else(|| io::Error::other("the snapshot is not complete"))?;
-        incoming.file.sync()?;
+            .take_if(|incoming| incoming.transfer == transfer && incoming.next == len)
+            .ok_or(ReceiveError::OutOfStep("the snapshot is not complete"))?;
+        // Whatever kept a sync from working: nobody knows what it has written.
+        incoming.file.sync().map_err(|error| Fault::io("sync a snapshot", error))?;
         Ok(incoming.path)
     }
+
+    /// Removes what has arrived.
+    fn give_up(&self, slot: &mut Option<Incoming>) -> Result<(), ReceiveError> {
+        let Some(abandoned) = slot.take() else { return Ok(()) };
+        let removed = self.disk.remove(&abandoned.path);
+        Ok(removed.map_err(|error| Fault::io("remove a part of a snapshot", error))?)
+    }
+}
+
+/// A full disk is no fault here: nothing was promised yet of what did not fit.
+fn failed(what: &str, error: io::Error) -> ReceiveError {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    if full.contains(&error.kind()) {
+        return ReceiveError::NoRoom;
+    }
+    Fault::io(what, error).into()
 }

@@ -73,6 +73,8 @@ pub enum Reply {
     SnapshotInstall(SnapshotResponse<TypeConfig>),
     /// The replica could not do it; nothing more is known.
     Failed(String),
+    /// To parts of a snapshot: the disk has no room for it, and the transfer is given up.
+    NoRoom,
 }
 
 /// Decodes what [`codec::encode`] made of a message; `what` names it in errors.

@@ -119,6 +119,7 @@ fn peer_messages_keep_their_bytes() {
         ),
         (Reply::SnapshotChunk, "0103"),
         (Reply::Failed("no".to_owned()), "0105026e6f"),
+        (Reply::NoRoom, "0106"),
     ];
     pinned(replies.map(|(reply, golden)| (encoded(&reply), golden)));
 }

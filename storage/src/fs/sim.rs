@@ -86,19 +86,26 @@ impl SimDisk {
         self.state.lock().fail_at = Some(n);
     }
 
-    /// From operation `n` on, counted from 1, the disk is full: all of them fail with ENOSPC and do
-    /// nothing.
+    /// From operation `n` on, counted from 1, the disk is full: all of them but the removal of a file
+    /// fail with ENOSPC and do nothing.
     pub fn fill_at(&self, n: u64) {
         self.state.lock().full_at = Some(n);
     }
 
-    /// Takes back what was set to happen and has not: a disk that has failed stays as it is.
+    /// Takes back what was set to happen and has not: a disk that is dead stays as it is. A full one
+    /// has room again.
     pub fn mend(&self) {
         let state = &mut *self.state.lock();
         let done = state.operations;
-        for at in [&mut state.stop_at, &mut state.fail_at, &mut state.full_at] {
+        for at in [&mut state.stop_at, &mut state.fail_at] {
             *at = at.filter(|n| *n <= done);
         }
+        state.full_at = None;
+    }
+
+    /// A full disk has room again, and one that would fill up does not.
+    pub fn make_room(&self) {
+        self.state.lock().full_at = None;
     }
 
     /// The disk as the next process finds it: independent of this one, with no fault set and
@@ -139,15 +146,21 @@ impl SimDisk {
 impl State {
     /// Counts an operation, and fails if a test wants it to.
     fn begin(&mut self) -> io::Result<()> {
+        self.begin_removal()?;
+        if self.full_at.is_some_and(|n| self.operations >= n) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+        }
+        Ok(())
+    }
+
+    /// The same for one that needs no room.
+    fn begin_removal(&mut self) -> io::Result<()> {
         self.operations += 1;
         if self.stop_at.is_some_and(|n| self.operations >= n) {
             return Err(io::Error::other("the simulated process is dead"));
         }
         if self.fail_at == Some(self.operations) {
             return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
-        }
-        if self.full_at.is_some_and(|n| self.operations >= n) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
         }
         Ok(())
     }
@@ -251,7 +264,7 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.file_of(path)?;
-        state.begin()?;
+        state.begin_removal()?;
         state.change_name(NameChange::Remove { path: path.to_owned() });
         Ok(())
     }

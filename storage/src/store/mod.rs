@@ -200,6 +200,12 @@ impl Store {
         self.wake_waiters();
     }
 
+    /// Stops the store at a fault that its caller met on the same disk.
+    pub fn fail(&self, fault: &Fault) {
+        self.health.fail(fault);
+        self.wake_waiters();
+    }
+
     fn wake_waiters(&self) {
         // Whoever is about to wait holds this lock until it waits, so that none is missed.
         let _between_batches = self.applier.lock();

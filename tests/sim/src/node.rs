@@ -26,7 +26,7 @@ use tokio::time::{advance, sleep};
 
 use crate::link::SimLink;
 use crate::net::{Net, Place};
-use crate::plan::Plan;
+use crate::plan::{DiskTrouble, Plan};
 use crate::random::Random;
 use crate::sessions;
 
@@ -90,8 +90,10 @@ pub(crate) struct Node {
     pub(crate) lost: bool,
     /// The disk operation at which the power goes.
     pub(crate) dies_at: Option<u64>,
-    /// The disk operation from which on the disk is full.
-    pub(crate) full_at: Option<u64>,
+    /// The disk operation that fails with EIO.
+    pub(crate) fails_at: Option<u64>,
+    /// When it was seen to have failed.
+    pub(crate) failed_ms: Option<u64>,
     incarnation: u64,
     sync_ms: Arc<AtomicU64>,
     random: Random,
@@ -113,7 +115,8 @@ impl Node {
             excused: false,
             lost: false,
             dies_at: None,
-            full_at: None,
+            fails_at: None,
+            failed_ms: None,
             incarnation: 0,
             sync_ms: Arc::new(AtomicU64::new(plan.sync_ms)),
             random: random.fork(&format!("node {id}")),
@@ -244,16 +247,49 @@ impl Node {
         self.running.is_some() && self.dies_at.is_some_and(|at| self.disk.operations() >= at)
     }
 
-    /// Whether it runs on a disk that is full, noticed or not.
-    pub(crate) fn is_full(&self) -> bool {
-        self.running.is_some() && self.full_at.is_some_and(|at| self.disk.operations() >= at)
+    /// Lets its disk have trouble after so many more operations.
+    pub(crate) fn trouble(&mut self, trouble: DiskTrouble, after: u64) {
+        self.excused = true;
+        let at = self.disk.operations() + after;
+        match trouble {
+            DiskTrouble::Eio => {
+                self.disk.fail_at(at);
+                self.fails_at = Some(at);
+            }
+            DiskTrouble::Full => self.disk.fill_at(at),
+            DiskTrouble::Power => {
+                self.disk.stop_at(at);
+                self.dies_at = Some(at);
+            }
+        }
+    }
+
+    /// Takes back what its disk was set to do; a full one has room again.
+    pub(crate) fn mend_disk(&mut self) {
+        let done = self.disk.operations();
+        self.disk.mend();
+        for at in [&mut self.dies_at, &mut self.fails_at] {
+            *at = at.filter(|n| *n <= done);
+        }
+    }
+
+    /// For how long it has run on a disk that failed, in milliseconds.
+    pub(crate) fn failed_for_ms(&mut self, now_ms: u64) -> u64 {
+        let failed = self.running.is_some()
+            && self.paused_until.is_none()
+            && self.fails_at.is_some_and(|at| self.disk.operations() >= at);
+        if !failed {
+            self.failed_ms = None;
+            return 0;
+        }
+        now_ms - *self.failed_ms.get_or_insert(now_ms)
     }
 
     /// Kills it; `power` decides whether its disk loses what was not synced.
     pub(crate) fn kill(&mut self, net: &Net, power: bool) {
         self.missed_ms = 0;
         self.paused_until = None;
-        (self.dies_at, self.full_at) = (None, None);
+        (self.dies_at, self.fails_at, self.failed_ms) = (None, None, None);
         net.forget(self.id);
         if let Some(Running { runtime, cluster, store, log }) = self.running.take() {
             drop((cluster, store, log));

@@ -31,7 +31,7 @@ pub(crate) struct Weather {
 pub(crate) enum DiskTrouble {
     /// The operation fails with EIO; a sync that fails has lost what it should have written.
     Eio,
-    /// It is full: this and all later operations fail.
+    /// It is full, for as long as the fault lasts: operations fail that need room.
     Full,
     /// The power goes in the middle of it.
     Power,
@@ -55,8 +55,9 @@ pub(crate) enum Kind {
     Disk { node: Place, after: u64, trouble: DiskTrouble },
     /// A node dies, a bit of its files is flipped, and it is started again.
     Flip { node: Place, place: Flip },
-    /// A node is away until its log was purged behind it, then dies again while it catches up.
-    Away { node: Place, again_after: u64 },
+    /// A node is away until the log was purged behind it; then its disk has trouble while it catches
+    /// up, at one of its first operations.
+    Away { node: Place, after: u64, trouble: DiskTrouble },
     /// Nodes stand still.
     Pause { nodes: Vec<Place> },
     /// Directions are cut; with `flap_ms`, on and off.
@@ -198,7 +199,15 @@ impl Plan {
                 Kind::Disk { node, after: random.within(1, 60), trouble }
             }
             "flip" => Kind::Flip { node, place: *random.pick(&[Flip::Log, Flip::State]) },
-            "away" => Kind::Away { node, again_after: random.within(1, 40) },
+            "away" => {
+                let trouble = *random.pick(&[
+                    DiskTrouble::Power,
+                    DiskTrouble::Power,
+                    DiskTrouble::Eio,
+                    DiskTrouble::Full,
+                ]);
+                Kind::Away { node, after: random.within(1, 40), trouble }
+            }
             "pause" => Kind::Pause { nodes: self.some(random) },
             "cut" => {
                 let flap_ms = random.percent(25).then(|| random.within(50, 700));

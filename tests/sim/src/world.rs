@@ -25,6 +25,10 @@ use crate::trace::Trace;
 
 /// How long a stopped node stays down before its operator starts it again, in milliseconds.
 const OPERATOR_MS: u64 = 400;
+/// By when a node must have stopped whose disk failed, in milliseconds.
+const STOP_MS: u64 = 2_000;
+/// For how long the disk of a node that was away stays full, in milliseconds.
+const FULL_MS: u64 = 4_000;
 /// Tokens' lifetime in seconds, and how long before the beginning they were made, in milliseconds.
 const TOKEN_S: u64 = 10 * 365 * 24 * 3_600;
 /// What precedes the 32 bytes of an Ed25519 key in PKCS#8 (RFC 8410).
@@ -56,8 +60,8 @@ pub(crate) struct World {
     /// Faults that have begun, with their end.
     active: Vec<(u64, Fault)>,
     next_fault: usize,
-    /// Nodes that die again soon after their next start, and at which disk operation.
-    again: Vec<(Place, u64)>,
+    /// Nodes whose disks have trouble soon after their next start, and after how many operations.
+    again: Vec<(Place, DiskTrouble, u64)>,
 }
 
 impl World {
@@ -132,12 +136,7 @@ impl World {
             node.paused_until = None;
             node.set_sync_ms(self.plan.sync_ms);
             node.clock.ppm = 0;
-            node.disk.mend();
-            (node.dies_at, node.full_at) = (None, node.full_at.filter(|_| node.is_full()));
-            if node.is_full() {
-                // A full disk does not stop a node that has nothing to write but a snapshot.
-                node.kill(&self.net, false);
-            }
+            node.mend_disk();
             if node.running.is_none() && !node.lost {
                 node.start_at = Some(self.now_ms);
             }
@@ -233,12 +232,10 @@ impl World {
             Ok(()) => {
                 self.trace.line(&format!("node {id} starts"));
                 self.invariants.started(id);
-                let again = self.again.iter().position(|(node, _)| *node == id);
-                if let Some((_, after)) = again.map(|at| self.again.remove(at)) {
-                    node.excused = true;
-                    let dies_at = node.disk.operations() + after;
-                    node.disk.stop_at(dies_at);
-                    node.dies_at = Some(dies_at);
+                let again = self.again.iter().position(|(node, ..)| *node == id);
+                if let Some((_, trouble, after)) = again.map(|at| self.again.remove(at)) {
+                    node.trouble(trouble, after);
+                    self.until_room(id, trouble);
                 }
             }
             Err(reason) if node.damaged => {
@@ -252,6 +249,15 @@ impl World {
         }
     }
 
+    /// Ends a full disk's time some day.
+    fn until_room(&mut self, node: Place, trouble: DiskTrouble) {
+        if trouble == DiskTrouble::Full {
+            let kind = Kind::Disk { node, after: 0, trouble };
+            let fault = Fault { at_ms: self.now_ms, for_ms: FULL_MS, kind };
+            self.active.push((self.now_ms + FULL_MS, fault));
+        }
+    }
+
     /// What an operator does: a node that stopped at a fault is started again.
     fn operate(&mut self, at: usize) {
         let node = &mut self.nodes[at];
@@ -260,6 +266,10 @@ impl World {
             node.kill(&self.net, true);
             node.start_at = Some(self.now_ms + OPERATOR_MS);
             return;
+        }
+        if node.failed_for_ms(self.now_ms) > STOP_MS {
+            let what = format!("node {} went on after its disk failed", node.id);
+            self.trace.violate("fail-stop", what);
         }
         let fault = node.running.as_ref().and_then(|running| running.cluster.fault());
         let Some(reason) = fault.map(str::to_owned) else { return };
@@ -295,9 +305,9 @@ impl World {
                     self.kill(id, *power, end_ms);
                 }
             }
-            Kind::Away { node, again_after } => {
+            Kind::Away { node, after, trouble } => {
                 self.kill(*node, true, end_ms);
-                self.again.push((*node, *again_after));
+                self.again.push((*node, *trouble, *after));
             }
             Kind::Flip { node, place } => {
                 if !self.node(*node).lost {
@@ -313,19 +323,7 @@ impl World {
             Kind::Disk { node, after, trouble } => {
                 let node = self.node(*node);
                 if node.running.is_some() {
-                    node.excused = true;
-                    let at = node.disk.operations() + after;
-                    match trouble {
-                        DiskTrouble::Eio => node.disk.fail_at(at),
-                        DiskTrouble::Full => {
-                            node.disk.fill_at(at);
-                            node.full_at = Some(at);
-                        }
-                        DiskTrouble::Power => {
-                            node.disk.stop_at(at);
-                            node.dies_at = Some(at);
-                        }
-                    }
+                    node.trouble(*trouble, *after);
                 }
             }
             Kind::Pause { nodes } => {
@@ -348,9 +346,15 @@ impl World {
         self.active = active;
         let ended: Vec<(u64, Fault)> = ended;
         for (_, fault) in &ended {
-            if let Kind::SlowDisk { node, .. } = fault.kind {
-                let sync_ms = self.plan.sync_ms;
-                self.node(node).set_sync_ms(sync_ms);
+            match fault.kind {
+                Kind::SlowDisk { node, .. } => {
+                    let sync_ms = self.plan.sync_ms;
+                    self.node(node).set_sync_ms(sync_ms);
+                }
+                Kind::Disk { node, trouble: DiskTrouble::Full, .. } => {
+                    self.node(node).disk.make_room();
+                }
+                _ => {}
             }
         }
         let flapping = self

@@ -2,7 +2,8 @@
 //!
 //! *Internal poll skip* and *internal nonmonotonic poll*: within one page. *Poll skip* and
 //! *nonmonotonic poll*: between what was asked for, or pushed before on the same connection, and
-//! what came.
+//! what came. A page that says that nothing more is there, and ends below the tail that it names, is
+//! a *poll skip* too: whoever believes it stops there.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,10 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
         };
         within(report, items, end);
         match call.op {
-            Op::Pull { after, .. } => page(index, report, call, *after, (*head, *tail), items),
+            Op::Pull { after, .. } => {
+                page(index, report, call, *after, (*head, *tail), items);
+                ended(index, report, call);
+            }
             Op::Push { connection, .. } => {
                 if let Some(stream) = streams.get_mut(connection) {
                     pushed(report, stream, items, end);
@@ -74,6 +78,14 @@ fn page(
         }
         _ => {}
     }
+}
+
+/// A page without more has everything up to its own tail.
+fn ended(index: &Index<'_>, report: &mut Report, call: &Call<'_>) {
+    let Some(Answer::Items { items, tail, more: false, .. }) = call.answer else { return };
+    let Some(last) = items.last().filter(|last| last.seq < *tail) else { return };
+    let what = || format!("a page ends at {} of {tail}, and says that there is no more", last.seq);
+    report.add(PROMISE, "poll skip", what, &index.both_ends(call));
 }
 
 /// A connection's pushes: the next sequence, and the event that fixed it.

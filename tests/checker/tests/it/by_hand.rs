@@ -193,6 +193,19 @@ fn a_page_that_passes_over_an_item_is_a_poll_skip() {
 }
 
 #[test]
+fn a_page_that_ends_below_its_tail_must_say_that_there_is_more() {
+    let short = |more| {
+        let mut script = sound();
+        let items = vec![item(1, "a", 1)];
+        let answer = Answer::Items { items, head: 1, tail: 2, more, applied: 2 };
+        script.call(2, pull("bob", 0, false, None), answer);
+        script
+    };
+    holds(&short(true));
+    breaks(&short(false), 6, "poll skip");
+}
+
+#[test]
 fn a_page_that_goes_back_is_a_nonmonotonic_poll() {
     let mut script = sound();
     script.call(2, pull("bob", 1, false, None), page(vec![item(1, "a", 1), item(2, "b", 2)], 2));

@@ -10,7 +10,7 @@ use crate::support::{Script, item, send, sent};
 /// A way to spoil a page.
 #[derive(Debug, Clone, Copy)]
 enum Spoil {
-    /// An item is missing, not the last: without that one a page is just shorter.
+    /// An item is missing, the last one too: a page says whether there is more.
     Drop,
     /// An item comes twice in a row, as two places.
     Double,
@@ -26,7 +26,7 @@ fn spoil(items: &mut Vec<Item>, at: usize, how: Spoil) {
     let at = at % items.len();
     match how {
         Spoil::Drop => {
-            items.remove(at % (items.len() - 1));
+            items.remove(at);
         }
         Spoil::Double => {
             let again = items[at].clone();
