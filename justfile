@@ -74,6 +74,7 @@ nightly HOURS="6":
 # `docs/reliability.md`. Fails if one is missed.
 planted SEEDS="400":
     cargo run --locked --quiet -p roost-sim --features planted -- 1 --all-planted {{ SEEDS }}
+    cargo test --locked --quiet -p roost-sim --features planted --test shrink
 
 # The simulated cluster: one seed (`just sim 7`), or many (`just sim 1 --seeds 1000 --jobs 4`).
 sim *ARGUMENTS:

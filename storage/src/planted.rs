@@ -58,6 +58,18 @@ bugs! {
     PurgeTooFar = "purge-too-far",
     /// A command is called undone because its node stopped.
     UndoneWhenStopped = "undone-when-stopped",
+    /// A command that a busy node refuses is carried out all the same.
+    RefusedYetDone = "refused-yet-done",
+    /// Lifetimes end by the reading node's clock alone.
+    ClockInTtl = "clock-in-ttl",
+    /// The dedup window ends after an hour.
+    WindowEndsEarly = "window-ends-early",
+    /// Who is removed from a group is told so, and stays in it.
+    RemovedStays = "removed-stays",
+    /// Pushes go on past the window.
+    WindowIgnored = "window-ignored",
+    /// A disk that fails while a snapshot arrives does not stop the node.
+    SnapshotFaultIgnored = "snapshot-fault-ignored",
 }
 
 #[cfg(feature = "planted")]

@@ -77,6 +77,34 @@ pub enum Op {
         /// Or the other user.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<String>,
+        /// For how long it is to be shown, in milliseconds; for ever if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
+    },
+    /// Adds members to a group.
+    AddMembers {
+        /// Who.
+        user: String,
+        /// Which one.
+        conversation: String,
+        /// Whom.
+        members: Vec<String>,
+    },
+    /// Removes members from a group.
+    RemoveMembers {
+        /// Who.
+        user: String,
+        /// Which one.
+        conversation: String,
+        /// Whom.
+        members: Vec<String>,
+    },
+    /// Leaves a group.
+    Leave {
+        /// Who.
+        user: String,
+        /// Which one.
+        conversation: String,
     },
     /// Reads the queue above a sequence.
     Pull {
@@ -119,6 +147,9 @@ pub enum Op {
         /// After which sequence the pushes shall start; the cursor if none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
+        /// How many items may be pushed ahead of the acknowledged one; the protocol's number if none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<u32>,
     },
     /// Reads a conversation above a sequence.
     History {
@@ -177,6 +208,11 @@ pub enum Answer {
         more: bool,
         /// The index that the node had applied.
         applied: u64,
+    },
+    /// To `add_members`, `remove_members` and `leave`.
+    Members {
+        /// How many members the group has now.
+        count: u64,
     },
     /// To `ack`.
     Acked {

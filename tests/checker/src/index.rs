@@ -54,6 +54,26 @@ pub(crate) struct Drain {
     pub(crate) whole: bool,
 }
 
+/// A change of a group's members that may have had an effect.
+#[derive(Debug)]
+struct Change<'h> {
+    user: &'h str,
+    joins: bool,
+    begin: usize,
+    /// The place of its answer; none if nobody knows.
+    end: Option<usize>,
+}
+
+/// A group: who was in it when it was made, and what changed, in the order of the beginnings.
+#[derive(Debug, Default)]
+struct Group<'h> {
+    initial: &'h [String],
+    changes: Vec<Change<'h>>,
+}
+
+/// Where a message stands: its conversation, and its sequence there.
+pub(crate) type Position<'h> = (&'h str, u64);
+
 /// The attempts of one message.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
@@ -74,9 +94,13 @@ pub(crate) struct Index<'h> {
     /// Conversation → sequence → the first sight of it, in a queue or a history.
     pub(crate) conversations: HashMap<&'h str, BTreeMap<u64, (&'h Message, usize)>>,
     /// Queue and message → its sequence at the first sight.
-    pub(crate) places: HashMap<(&'h str, Key<'h>), (u64, usize)>,
-    /// Group → members.
-    members: HashMap<&'h str, &'h [String]>,
+    pub(crate) places: HashMap<(&'h str, Position<'h>), (u64, usize)>,
+    /// Message → every position that a reply or a sight gave it, with its time and the event. More
+    /// than one is no violation where the dedup window had ended between them.
+    pub(crate) positions: HashMap<Key<'h>, BTreeMap<Position<'h>, (u64, usize)>>,
+    /// Conversations with messages that expire.
+    pub(crate) expiring: BTreeSet<&'h str>,
+    groups: HashMap<&'h str, Group<'h>>,
     /// Queue → node → the last reading.
     pub(crate) drains: HashMap<&'h str, BTreeMap<u64, Drain>>,
 }
@@ -87,6 +111,9 @@ impl<'h> Index<'h> {
         index.pair();
         for at in 0..index.calls.len() {
             index.take(at);
+        }
+        for at in 0..index.calls.len() {
+            index.take_change(at);
         }
         index.seen.sort_by_key(|seen| seen.event);
         index.first_sights();
@@ -126,11 +153,16 @@ impl<'h> Index<'h> {
         let (begin, end, node, op, answer) =
             (call.begin, call.end.unwrap_or(call.begin), call.node, call.op, call.answer);
         match (op, answer) {
-            (Op::Send { user, client_id, .. }, _) => {
+            (Op::Send { user, client_id, ttl_ms, .. }, answer) => {
                 self.attempts.entry((user, client_id)).or_default().calls.push(at);
+                if let Some(Answer::Sent { conversation, seq, at_ms, .. }) = answer {
+                    let positions = self.positions.entry((user, client_id)).or_default();
+                    positions.entry((conversation, *seq)).or_insert((*at_ms, end));
+                    self.expiring.extend(ttl_ms.map(|_| conversation.as_str()));
+                }
             }
             (Op::Create { members, .. }, Some(Answer::Created { conversation })) => {
-                self.members.insert(conversation, members);
+                self.groups.entry(conversation).or_default().initial = members;
             }
             (
                 Op::Pull { user, last, after, .. },
@@ -157,16 +189,40 @@ impl<'h> Index<'h> {
         }
     }
 
+    /// Members that come and go. What failed changed nothing.
+    fn take_change(&mut self, at: usize) {
+        let call = &self.calls[at];
+        let (conversation, users, joins) = match call.op {
+            Op::AddMembers { conversation, members, .. } => (conversation, &members[..], true),
+            Op::RemoveMembers { conversation, members, .. } => (conversation, &members[..], false),
+            Op::Leave { user, conversation } => (conversation, std::slice::from_ref(user), false),
+            _ => return,
+        };
+        if call.stage == Stage::Fail {
+            return;
+        }
+        let (begin, end) = (call.begin, call.end.filter(|_| call.stage == Stage::Ok));
+        let group = self.groups.entry(conversation).or_default();
+        group.changes.extend(users.iter().map(|user| Change { user, joins, begin, end }));
+    }
+
     fn first_sights(&mut self) {
         for seen in &self.seen {
             for item in seen.items {
                 let queue = self.queues.entry(seen.user).or_default();
-                queue.entry(item.seq).or_insert((item, seen.event));
+                let first = queue.entry(item.seq).or_insert((item, seen.event));
+                if first.0.content == ItemContent::Expired {
+                    // Somebody may have seen it while it was shown.
+                    *first = (item, seen.event);
+                }
                 if let ItemContent::Message { conversation, message } = &item.content {
                     let messages = self.conversations.entry(conversation).or_default();
                     messages.entry(message.seq).or_insert((message, seen.event));
-                    let place = (seen.user, key_of(message));
-                    self.places.entry(place).or_insert((item.seq, seen.event));
+                    let position = (conversation.as_str(), message.seq);
+                    self.places.entry((seen.user, position)).or_insert((item.seq, seen.event));
+                    let positions = self.positions.entry(key_of(message)).or_default();
+                    positions.entry(position).or_insert((message.at_ms, seen.event));
+                    self.expiring.extend(message.expires_at_ms.map(|_| conversation.as_str()));
                 }
             }
         }
@@ -174,28 +230,81 @@ impl<'h> Index<'h> {
             let messages = self.conversations.entry(seen.conversation).or_default();
             for message in seen.messages {
                 messages.entry(message.seq).or_insert((message, seen.event));
+                let positions = self.positions.entry(key_of(message)).or_default();
+                let position = (seen.conversation, message.seq);
+                positions.entry(position).or_insert((message.at_ms, seen.event));
             }
         }
     }
 
-    /// Who must get what a send sends; nobody if the group is not known.
-    pub(crate) fn recipients(&self, op: &'h Op) -> Vec<&'h str> {
+    /// Who must get what a send sends that took effect within the span of events: nobody of whom
+    /// that is not sure, because the group is not known or was changing.
+    pub(crate) fn recipients(&self, op: &'h Op, span: (usize, usize)) -> Vec<&'h str> {
+        let mut candidates = self.candidates(op);
+        if let Op::Send { conversation: Some(conversation), .. } = op {
+            candidates.retain(|user| self.is_member(conversation, user, span) == Some(true));
+        }
+        candidates
+    }
+
+    /// Who may get it.
+    pub(crate) fn candidates(&self, op: &'h Op) -> Vec<&'h str> {
         let Op::Send { user, conversation, to, .. } = op else { return Vec::new() };
         match (conversation, to) {
             (_, Some(to)) if to == user => vec![user],
             (_, Some(to)) => vec![user, to],
-            (Some(conversation), None) => self
-                .members
-                .get(conversation.as_str())
-                .map_or_else(Vec::new, |members| members.iter().map(String::as_str).collect()),
+            (Some(conversation), None) => {
+                let Some(group) = self.groups.get(conversation.as_str()) else { return Vec::new() };
+                let initial = group.initial.iter().map(String::as_str);
+                let joined = group.changes.iter().filter(|change| change.joins);
+                let all: BTreeSet<&str> = initial.chain(joined.map(|change| change.user)).collect();
+                all.into_iter().collect()
+            }
             (None, None) => Vec::new(),
         }
     }
 
-    /// Whether this user is one of a send's recipients; true where the group is not known.
-    pub(crate) fn may_receive(&self, op: &'h Op, user: &str) -> bool {
-        let recipients = self.recipients(op);
-        recipients.is_empty() || recipients.contains(&user)
+    /// Whether a user was a member from one event to another; none if that is not sure.
+    fn is_member(
+        &self,
+        conversation: &str,
+        user: &str,
+        (from, until): (usize, usize),
+    ) -> Option<bool> {
+        let group = self.groups.get(conversation).filter(|group| !group.initial.is_empty())?;
+        let mut member = group.initial.iter().any(|name| name == user);
+        let mut settled = 0;
+        let changes = group.changes.iter().filter(|change| change.user == user);
+        for change in changes.take_while(|change| change.begin < until) {
+            let end = change.end.filter(|end| *end < from)?;
+            if change.begin < settled {
+                return None;
+            }
+            (member, settled) = (change.joins, end);
+        }
+        Some(member)
+    }
+
+    /// Whether this user may be one of a send's recipients.
+    pub(crate) fn may_receive(&self, op: &'h Op, user: &str, span: (usize, usize)) -> bool {
+        match op {
+            Op::Send { conversation: Some(conversation), to: None, .. } => {
+                self.is_member(conversation, user, span) != Some(false)
+            }
+            op => self.candidates(op).contains(&user),
+        }
+    }
+
+    /// From a message's first attempt to an event: when it took effect, if the event shows that it
+    /// has.
+    pub(crate) fn span(&self, attempts: &Attempts, until: usize) -> (usize, usize) {
+        let begin = attempts.calls.first().map_or(0, |&at| self.calls[at].begin);
+        (begin, until)
+    }
+
+    /// Whether a message is stored at one place only, as far as anybody saw.
+    pub(crate) fn is_stored_once(&self, key: Key<'h>) -> bool {
+        self.positions.get(&key).is_none_or(|positions| positions.len() <= 1)
     }
 
     /// The acknowledged attempts of a message, with their answers' places.

@@ -104,9 +104,10 @@ fn cursors(index: &Index<'_>, report: &mut Report) {
                 ((user, device), CursorCall::Ack { seq: *seq, shown })
             }
             // One that says where it is may be let in by a node that knows no leader.
-            (Op::Connect { user, device, after: None }, Some(Answer::Connected { cursor, .. })) => {
-                ((user, device), CursorCall::Read { shown: *cursor })
-            }
+            (
+                Op::Connect { user, device, after: None, .. },
+                Some(Answer::Connected { cursor, .. }),
+            ) => ((user, device), CursorCall::Read { shown: *cursor }),
             _ => continue,
         };
         let timed = timed(call, cursor);
@@ -119,7 +120,8 @@ fn cursors(index: &Index<'_>, report: &mut Report) {
 }
 
 fn dedup_keys(index: &Index<'_>, report: &mut Report) {
-    for (key, attempts) in &index.attempts {
+    // One that is stored twice is a window's end, or a violation of its own.
+    for (key, attempts) in index.attempts.iter().filter(|(key, _)| index.is_stored_once(**key)) {
         let calls: Vec<_> = attempts
             .calls
             .iter()

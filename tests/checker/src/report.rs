@@ -136,6 +136,9 @@ impl Op {
         match self {
             Self::Create { .. } => "create",
             Self::Send { .. } => "send",
+            Self::AddMembers { .. } => "add_members",
+            Self::RemoveMembers { .. } => "remove_members",
+            Self::Leave { .. } => "leave",
             Self::Pull { .. } => "pull",
             Self::Push { .. } => "push",
             Self::Ack { .. } => "ack",

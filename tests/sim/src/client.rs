@@ -1,5 +1,8 @@
 //! Clients: they connect anywhere, send, read, acknowledge, hang, vanish, and come back elsewhere.
 
+mod burst;
+mod members;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -129,11 +132,13 @@ impl Client {
             }
             let who = Caller { process: self.process, node };
             let went = match self.random.within(0, 99) {
-                0..55 => self.send(connection, who).await,
+                0..50 => self.send(connection, who).await,
+                50..55 => self.burst(connection, who).await,
                 55..70 => self.pull(connection, who).await,
                 70..90 => self.acknowledge(connection, who).await,
                 90..95 => self.history(connection, who).await,
-                95..97 => self.create(connection, who).await,
+                95 => self.create(connection, who).await,
+                96 => self.change_members(connection, who).await,
                 97 => {
                     let time = Duration::from_millis(self.random.within(100, 8_000));
                     connection.hang(time).await;
@@ -158,7 +163,8 @@ impl Client {
         let after = self.random.percent(40).then_some(self.seen);
         let window = *self.random.pick(&[None, Some(1), Some(3), Some(20), Some(0)]);
         let (after, window) = if self.only_new { (Some(self.seen), None) } else { (after, window) };
-        let op = Op::Connect { user: self.user.clone(), device: self.device.clone(), after };
+        let (user, device) = (self.user.clone(), self.device.clone());
+        let op = Op::Connect { user, device, after, window };
         let mut connection = Connection::open(
             self.all.net.clone(),
             self.all.record.clone(),
@@ -237,6 +243,10 @@ impl Client {
         {
             return letter;
         }
+        self.new_letter()
+    }
+
+    fn new_letter(&mut self) -> Letter {
         self.letters += 1;
         let groups: Vec<String> = {
             let all = self.all.groups.lock();
@@ -251,21 +261,30 @@ impl Client {
         let client_id = format!("{}-{}", self.process, self.letters);
         let long = *self.random.pick(&[0, 0, 0, 40, 400, 3_000]);
         let body = format!("{client_id} {}", "x".repeat(long));
-        // Days, so that no jump of a clock makes it end within the run.
-        let ttl_ms = self.random.percent(10).then_some(10 * 24 * 3_600_000);
+        // Some end within the run, some when a clock jumps, some never.
+        let lifetimes = [300, 5_000, 60_000, 2 * 3_600_000, 10 * 24 * 3_600_000];
+        let ttl_ms = self.random.percent(20).then(|| *self.random.pick(&lifetimes));
         Letter { client_id, body, to, ttl_ms }
     }
 
     /// Sends something new, or something old again.
     pub(crate) async fn send(&mut self, connection: &mut Connection, who: Caller) -> bool {
         let letter = self.letter();
-        let (conversation, to) = (letter.to.clone().ok(), letter.to.clone().err());
+        let (op, operation) = self.sending(&letter);
+        let call = self.all.record.begin(who, op);
+        let result = connection.call(operation).await;
+        self.sent(who, call, letter, result)
+    }
+
+    /// A letter as it is noted, and as it is sent.
+    fn sending(&self, letter: &Letter) -> (Op, Operation) {
         let op = Op::Send {
             user: self.user.clone(),
             client_id: letter.client_id.clone(),
             body: letter.body.clone(),
-            conversation,
-            to,
+            conversation: letter.to.clone().ok(),
+            to: letter.to.clone().err(),
+            ttl_ms: letter.ttl_ms,
         };
         let target = match &letter.to {
             Ok(conversation) => Target::Conversation(CompactString::new(conversation)),
@@ -278,8 +297,18 @@ impl Client {
             content_type: None,
             ttl_ms: letter.ttl_ms,
         };
-        let call = self.all.record.begin(who, op);
-        match connection.call(Operation::Send(request)).await {
+        (op, Operation::Send(request))
+    }
+
+    /// Notes what became of a letter; whether the connection is still good.
+    fn sent(
+        &mut self,
+        who: Caller,
+        call: u64,
+        letter: Letter,
+        result: Result<OkBody, CallError>,
+    ) -> bool {
+        match result {
             Ok(OkBody::Sent(sent)) => {
                 self.applied = self.applied.max(sent.applied);
                 self.settled = Some(letter);

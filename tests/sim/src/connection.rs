@@ -1,5 +1,6 @@
 //! A client's connection to a node, in the client protocol.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,29 +79,57 @@ impl Connection {
 
     /// One call.
     pub(crate) async fn call(&mut self, operation: Operation) -> Result<OkBody, CallError> {
+        let waiting = BTreeMap::from([self.ask(operation)]);
+        self.answers(waiting).await.pop_first().expect("one call, one answer").1
+    }
+
+    /// Several calls, none of which waits for another; their answers in the same order.
+    pub(crate) async fn calls(
+        &mut self,
+        operations: Vec<Operation>,
+    ) -> Vec<Result<OkBody, CallError>> {
+        let waiting = operations.into_iter().map(|operation| self.ask(operation)).collect();
+        self.answers(waiting).await.into_values().collect()
+    }
+
+    fn ask(&mut self, operation: Operation) -> (u64, OperationKind) {
         let (id, kind) = (self.next_id, operation.kind());
         self.next_id += 1;
         let bytes = self.encoding.request_bytes(&Request { id, operation });
         self.send(bytes);
+        (id, kind)
+    }
+
+    async fn answers(
+        &mut self,
+        mut waiting: BTreeMap<u64, OperationKind>,
+    ) -> BTreeMap<u64, Result<OkBody, CallError>> {
         let deadline = Instant::now() + self.patience;
-        loop {
+        let mut answers = BTreeMap::new();
+        let gone = loop {
+            if waiting.is_empty() {
+                return answers;
+            }
             if self.ended {
-                return Err(CallError::Gone("the connection ended"));
+                break "the connection ended";
             }
             let Ok(frame) = timeout_at(deadline, self.frames.recv()).await else {
-                return Err(CallError::Gone("no answer in time"));
+                break "no answer in time";
             };
-            if let Some(answer) = self.take(frame.flatten(), Some((id, kind))) {
-                return answer.map_err(CallError::Answered);
+            if let Some((id, answer)) = self.take(frame.flatten(), &waiting) {
+                waiting.remove(&id);
+                answers.insert(id, answer.map_err(CallError::Answered));
             }
-        }
+        };
+        answers.extend(waiting.into_keys().map(|id| (id, Err(CallError::Gone(gone)))));
+        answers
     }
 
     /// Takes what comes until then.
     pub(crate) async fn listen(&mut self, until: Instant) {
         while !self.ended {
             let Ok(frame) = timeout_at(until, self.frames.recv()).await else { return };
-            self.take(frame.flatten(), None);
+            self.take(frame.flatten(), &BTreeMap::new());
         }
     }
 
@@ -140,8 +169,8 @@ impl Connection {
     fn take(
         &mut self,
         frame: Option<Bytes>,
-        waiting: Option<(u64, OperationKind)>,
-    ) -> Option<Result<OkBody, ErrorBody>> {
+        waiting: &BTreeMap<u64, OperationKind>,
+    ) -> Option<(u64, Result<OkBody, ErrorBody>)> {
         let Some(bytes) = frame else {
             self.ended = true;
             return None;
@@ -150,11 +179,13 @@ impl Connection {
             self.send(bytes);
             return None;
         }
-        let operation = |id: u64| waiting.filter(|(asked, _)| *asked == id).map(|(_, kind)| kind);
+        let operation = |id: u64| waiting.get(&id).copied();
         match self.encoding.decode_server(&bytes, &operation) {
-            Ok(Some(ServerFrame::Reply { id, ok })) if operation(id).is_some() => Some(Ok(ok)),
+            Ok(Some(ServerFrame::Reply { id, ok })) if operation(id).is_some() => {
+                Some((id, Ok(ok)))
+            }
             Ok(Some(ServerFrame::Error { id, error })) if operation(id).is_some() => {
-                Some(Err(error))
+                Some((id, Err(error)))
             }
             Ok(Some(ServerFrame::Push(Push::Items(push)))) => {
                 self.applied = self.applied.max(push.applied);

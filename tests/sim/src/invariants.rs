@@ -52,10 +52,11 @@ impl Invariants {
         if self.fail_stop(node.id, running, trace) {
             return;
         }
-        self.digest(node.id, running, trace);
+        if self.digest(node.id, running, trace) {
+            bounds(node.id, running, plan, trace);
+        }
         self.election(node.id, running, trace);
         self.log_matching(node.id, running, trace);
-        bounds(node.id, running, plan, trace);
     }
 
     /// Whether the node has met a fault.
@@ -79,11 +80,12 @@ impl Invariants {
         true
     }
 
-    fn digest(&mut self, id: Place, running: &Running, trace: &Trace) {
-        let (Some(position), digest) = running.store.digest() else { return };
+    /// Whether the node has applied anything since the last look.
+    fn digest(&mut self, id: Place, running: &Running, trace: &Trace) -> bool {
+        let (Some(position), digest) = running.store.digest() else { return false };
         let looked = self.nodes.entry(id).or_default();
         if looked.applied == Some(position.index) {
-            return;
+            return false;
         }
         if looked.applied.is_some_and(|applied| applied > position.index) {
             trace.violate("equal states", format!("node {id} went back to {}", position.index));
@@ -95,6 +97,7 @@ impl Invariants {
                 format!("node {id} at index {} has another state than others", position.index);
             trace.violate("equal states", what);
         }
+        true
     }
 
     fn election(&mut self, id: Place, running: &Running, trace: &Trace) {

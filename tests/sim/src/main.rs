@@ -12,6 +12,8 @@
 //! are looked at after each turn; then faults end, every node must serve and agree, everything is
 //! read ([`finale`]), and the history that clients recorded ([`record`]) goes through the checker.
 //!
+//! A seed that fails is run again in smaller forms ([`shrink`]), to show what its failure needs.
+//!
 //! Left to others: QUIC, WebSocket, sled and the operating system, which real processes test.
 
 mod random;
@@ -34,6 +36,7 @@ mod invariants;
 mod world;
 mod finale;
 mod run;
+mod shrink;
 mod many;
 mod planted;
 

@@ -62,6 +62,7 @@ pub(crate) struct Envelope {
 
 struct Call {
     caller: Place,
+    target: Place,
     conn: u64,
     reply: oneshot::Sender<Option<Bytes>>,
 }
@@ -186,9 +187,16 @@ impl Net {
         }
     }
 
-    /// A node is gone with all that it waited for.
+    /// A node is gone with all that it waited for. Who waits for it learns that from the silence.
     pub(crate) fn forget(&self, place: Place) {
         let mut state = self.state.lock();
+        let waiting = state.calls.iter().filter(|(_, call)| call.target == place);
+        let waiting: Vec<_> = waiting.map(|(number, call)| (*number, call.caller)).collect();
+        for (call, caller) in waiting {
+            let noticed = state.now_ms + IDLE_MS + state.random.within(0, 500);
+            let what = What::Reply { call, bytes: None };
+            state.put(noticed, Envelope { from: caller, to: caller, what });
+        }
         state.inboxes.remove(&place);
         state.doors.remove(&place);
         state.calls.retain(|_, call| call.caller != place);
@@ -212,7 +220,7 @@ impl Net {
         let mut state = self.state.lock();
         state.next += 1;
         let call = state.next;
-        state.calls.insert(call, Call { caller: from, conn, reply });
+        state.calls.insert(call, Call { caller: from, target: to, conn, reply });
         state.send(Envelope { from, to, what: what(call) });
         answer
     }

@@ -198,8 +198,12 @@ impl Node {
         let auth = Auth::load(keys, &[] as &[&Path], &[] as &[&Path])
             .map_err(|error| error.to_string())?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let options =
-            EdgeOptions { request_timeout: Duration::from_secs(4), ..EdgeOptions::on(listen) };
+        let options = EdgeOptions {
+            request_timeout: Duration::from_secs(4),
+            write_timeout: Duration::from_millis(plan.write_timeout_ms),
+            max_commands: plan.max_commands,
+            ..EdgeOptions::on(listen)
+        };
         let edge = LocalEdge::new(cluster.clone(), hub, auth, options);
         tokio::spawn(sessions::listen(net.clone(), self.id, edge));
         Ok((cluster, store, log))

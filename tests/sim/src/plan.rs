@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use roost_protocol::limits::DEDUP_WINDOW_MS;
+
 use crate::net::{CLIENTS, Place};
 use crate::random::Random;
 
@@ -62,6 +64,8 @@ pub(crate) enum Kind {
     Pause { nodes: Vec<Place> },
     /// Directions are cut; with `flap_ms`, on and off.
     Cut { directions: BTreeSet<(Place, Place)>, flap_ms: Option<u64> },
+    /// A day passes on all clocks, and a little more: the dedup window ends, and lifetimes do.
+    Day { by_ms: i64 },
     /// A node's clock jumps.
     Jump { node: Place, by_ms: i64 },
     /// A node's clock runs fast or slow.
@@ -114,6 +118,10 @@ pub(crate) struct Plan {
     pub(crate) segment_bytes: u64,
     /// The store's bound on dirty memory.
     pub(crate) dirty_bytes: usize,
+    /// Commands that a node takes in at a time.
+    pub(crate) max_commands: usize,
+    /// How long a client may read nothing, in milliseconds.
+    pub(crate) write_timeout_ms: u64,
     /// The faults, by time.
     pub(crate) faults: Vec<Fault>,
 }
@@ -144,6 +152,8 @@ impl Plan {
             log_keep_entries: *random.pick(&[0, 5, 30, 200, 5_000]),
             segment_bytes: *random.pick(&[8 * 1024, 32 * 1024, 256 * 1024]),
             dirty_bytes: *random.pick(&[16 * 1024, 256 * 1024, 4 * 1024 * 1024]),
+            max_commands: *random.pick(&[2, 5, 64, 16_384]),
+            write_timeout_ms: *random.pick(&[1_000, 20_000]),
             faults: Vec::new(),
         };
         plan.draw_faults(&mut random);
@@ -157,7 +167,7 @@ impl Plan {
 
     fn draw_faults(&mut self, random: &mut Random) {
         let mut faults = Vec::new();
-        let kinds: [(&str, u64); 9] = [
+        let kinds: [(&str, u64); 10] = [
             ("crash", 6),
             ("disk", 4),
             ("flip", self.minority()),
@@ -167,6 +177,7 @@ impl Plan {
             ("jump", 4),
             ("drift", 2),
             ("slow", 3),
+            ("day", 1),
         ];
         for (name, most) in kinds {
             let count = if random.percent(45) { 0 } else { random.within(1, most) };
@@ -217,6 +228,11 @@ impl Plan {
                 let by_ms = random.within(1, *random.clone().pick(&[500, 30_000, 2 * 3_600_000]));
                 let by_ms = i64::try_from(by_ms).expect("hours in milliseconds");
                 Kind::Jump { node, by_ms: if random.percent(50) { by_ms } else { -by_ms } }
+            }
+            "day" => {
+                let more = random.within(0, 3_600_000);
+                let by_ms = DEDUP_WINDOW_MS + more;
+                Kind::Day { by_ms: i64::try_from(by_ms).expect("a day in milliseconds") }
             }
             "drift" => {
                 let ppm = i64::try_from(random.within(1, 200_000)).expect("parts of a million");

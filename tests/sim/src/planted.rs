@@ -78,7 +78,7 @@ fn catch(bug: Bug, first: u64, seeds: u64, jobs: usize) -> anyhow::Result<Option
 }
 
 /// The rule that a run says was broken; for a client's promise, the anomaly.
-fn rule(said: &str) -> String {
+pub(crate) fn rule(said: &str) -> String {
     let Some((_, violation)) = said.split_once("VIOLATION of ") else {
         return "no verdict".to_owned();
     };

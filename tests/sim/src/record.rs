@@ -69,6 +69,11 @@ impl Record {
         self.push(who, call, Stage::Ok, Some(op), Some(answer), None);
     }
 
+    /// A client saw a rule broken that the history can't show.
+    pub(crate) fn violate(&self, rule: &'static str, what: String) {
+        self.trace.violate(rule, what);
+    }
+
     /// The history so far.
     pub(crate) fn take(&self) -> History {
         std::mem::take(&mut self.state.lock().history)

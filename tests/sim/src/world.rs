@@ -331,6 +331,9 @@ impl World {
                     self.node(id).paused_until = Some(end_ms);
                 }
             }
+            Kind::Day { by_ms } => {
+                self.nodes.iter_mut().for_each(|node| node.clock.offset_ms += by_ms);
+            }
             Kind::Jump { node, by_ms } => self.node(*node).clock.offset_ms += by_ms,
             Kind::Drift { node, ppm } => self.node(*node).clock.ppm = *ppm,
             Kind::SlowDisk { node, sync_ms } => self.node(*node).set_sync_ms(*sync_ms),

@@ -20,23 +20,33 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
     by_applied_index(index, report);
 }
 
+/// Every message that somebody saw, at each of its positions.
 fn at_the_end(index: &Index<'_>, report: &mut Report, key: Key<'_>, attempts: &Attempts) {
     let Some(&first) = attempts.calls.first() else { return };
-    let mut has: Option<(&str, usize)> = None;
-    let mut lacks: Option<(&str, usize)> = None;
-    for user in index.recipients(index.calls[first].op) {
-        let mut drains = index.drains.get(user).into_iter().flat_map(|all| all.values());
-        let Some(drain) = drains.find(|drain| drain.whole) else { continue };
-        match index.places.get(&(user, key)) {
-            Some(&(_, event)) => has = Some((user, event)),
-            // What was trimmed may have been there.
-            None if drain.head <= 1 => lacks = Some((user, drain.event)),
-            None => {}
-        }
+    let op = index.calls[first].op;
+    if matches!(op, Op::Send { ttl_ms: Some(_), .. }) {
+        return;
     }
-    if let (Some((with, seen)), Some((without, read))) = (has, lacks) {
-        let what = || format!("{}'s send {} reached {with} but not {without}", key.0, key.1);
-        report.add(PROMISE, ANOMALY, what, &[index.calls[first].begin, seen, read]);
+    // Unless it was acknowledged, it may have taken effect at any time.
+    let until = index.acknowledged(attempts).map(|(_, end)| end).min();
+    let span = index.span(attempts, until.unwrap_or(usize::MAX));
+    for &position in index.positions.get(&key).into_iter().flat_map(|all| all.keys()) {
+        let mut has: Option<(&str, usize)> = None;
+        let mut lacks: Option<(&str, usize)> = None;
+        for user in index.recipients(op, span) {
+            let mut drains = index.drains.get(user).into_iter().flat_map(|all| all.values());
+            let Some(drain) = drains.find(|drain| drain.whole) else { continue };
+            match index.places.get(&(user, position)) {
+                Some(&(_, event)) => has = Some((user, event)),
+                // What was trimmed may have been there.
+                None if drain.head <= 1 => lacks = Some((user, drain.event)),
+                None => {}
+            }
+        }
+        if let (Some((with, seen)), Some((without, read))) = (has, lacks) {
+            let what = || format!("{}'s send {} reached {with} but not {without}", key.0, key.1);
+            report.add(PROMISE, ANOMALY, what, &[index.calls[first].begin, seen, read]);
+        }
     }
 }
 
@@ -45,15 +55,15 @@ fn by_applied_index(index: &Index<'_>, report: &mut Report) {
     let mut demands: HashMap<&str, Vec<(u64, u64, usize)>> = HashMap::new();
     for call in &index.calls {
         let (
-            Op::Send { user, client_id, .. },
-            Some(Answer::Sent { applied, duplicate: false, .. }),
+            Op::Send { .. },
+            Some(Answer::Sent { conversation, seq, applied, duplicate: false, .. }),
             Some(end),
         ) = (call.op, call.answer, call.end)
         else {
             continue;
         };
-        for recipient in index.recipients(call.op) {
-            let place = (recipient, (user.as_str(), client_id.as_str()));
+        for recipient in index.candidates(call.op) {
+            let place = (recipient, (conversation.as_str(), *seq));
             if let Some(&(seq, _)) = index.places.get(&place) {
                 demands.entry(recipient).or_default().push((*applied, seq, end));
             }

@@ -50,7 +50,10 @@ fn conversations(index: &Index<'_>, report: &mut Report) {
         seqs.extend(messages.iter().map(|message| message.seq));
         *event = end;
     }
-    for (conversation, (seqs, event)) in read {
+    // What has expired is left out of histories.
+    for (conversation, (seqs, event)) in
+        read.into_iter().filter(|(conversation, _)| !index.expiring.contains(conversation))
+    {
         let mut expected = 1;
         for &seq in &seqs {
             if seq != expected {

@@ -1,30 +1,46 @@
 //! Promise 1: an acknowledged send is in every recipient's queue once faults end.
 //!
 //! *Lost write*: it is not there, on some node, at the last reading. *Lost after seen*: an item
-//! that some reader saw is gone from a node. What no last reading covers is counted as *unseen*.
+//! that some reader saw is gone from a node. What no last reading covers is counted as *unseen*. A
+//! message whose lifetime may have ended before anybody saw it can't be told from others.
 
-use crate::index::Index;
+use std::collections::BTreeSet;
+
+use crate::history::{Answer, Op};
+use crate::index::{Attempts, Index, Key};
 use crate::report::Report;
 
 const PROMISE: u8 = 1;
 
 pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
     for (&key, attempts) in &index.attempts {
-        let Some((call, end)) = index.acknowledged(attempts).next() else { continue };
-        for user in index.recipients(call.op) {
-            let whole: Vec<_> = index
-                .drains
-                .get(user)
-                .into_iter()
-                .flatten()
-                .filter(|(_, drain)| drain.whole)
-                .collect();
+        check_message(index, report, key, attempts);
+    }
+    seen_and_gone(index, report);
+}
+
+/// A message, at each place where it was said to be.
+fn check_message(index: &Index<'_>, report: &mut Report, key: Key<'_>, attempts: &Attempts) {
+    let mut looked = BTreeSet::new();
+    for (call, end) in index.acknowledged(attempts) {
+        let Some(Answer::Sent { conversation, seq, .. }) = call.answer else { continue };
+        let position = (conversation.as_str(), *seq);
+        if !looked.insert(position) {
+            continue;
+        }
+        let expires = matches!(call.op, Op::Send { ttl_ms: Some(_), .. });
+        for user in index.recipients(call.op, index.span(attempts, end)) {
+            let drains = index.drains.get(user).into_iter().flatten();
+            let whole: Vec<_> = drains.filter(|(_, drain)| drain.whole).collect();
             if whole.is_empty() {
                 report.unseen += 1;
                 continue;
             }
+            let place = index.places.get(&(user, position)).map(|(seq, _)| *seq);
+            if place.is_none() && expires {
+                continue;
+            }
             report.looked_for += 1;
-            let place = index.places.get(&(user, key)).map(|(seq, _)| *seq);
             for (node, drain) in whole {
                 // Below the head it may have been trimmed; nobody can tell any more.
                 let there =
@@ -41,7 +57,6 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
             }
         }
     }
-    seen_and_gone(index, report);
 }
 
 fn seen_and_gone(index: &Index<'_>, report: &mut Report) {

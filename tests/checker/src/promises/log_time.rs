@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use roost_protocol::Message;
 
 use crate::history::{Answer, Op};
-use crate::index::{Index, Key, key_of, message_of};
+use crate::index::{Index, Position, message_of};
 use crate::report::Report;
 
 const PROMISE: u8 = 11;
@@ -43,16 +43,21 @@ fn rises<'h>(
 }
 
 fn agrees(index: &Index<'_>, report: &mut Report) {
-    let mut times: HashMap<Key<'_>, (u64, usize)> = HashMap::new();
-    let seen = index.conversations.values().flat_map(|messages| messages.values());
-    times.extend(seen.map(|&(message, event)| (key_of(message), (message.at_ms, event))));
+    let mut times: HashMap<Position<'_>, (u64, usize)> = HashMap::new();
+    for (&conversation, messages) in &index.conversations {
+        let seen = messages.iter().map(|(&seq, &(message, event))| (seq, message.at_ms, event));
+        times.extend(seen.map(|(seq, at_ms, event)| ((conversation, seq), (at_ms, event))));
+    }
     for call in &index.calls {
-        let (Op::Send { user, client_id, .. }, Some(Answer::Sent { at_ms, .. }), Some(end)) =
-            (call.op, call.answer, call.end)
+        let (
+            Op::Send { user, client_id, .. },
+            Some(Answer::Sent { conversation, seq, at_ms, .. }),
+            Some(end),
+        ) = (call.op, call.answer, call.end)
         else {
             continue;
         };
-        let (first, event) = *times.entry((user, client_id)).or_insert((*at_ms, end));
+        let (first, event) = *times.entry((conversation, *seq)).or_insert((*at_ms, end));
         if first != *at_ms {
             let what = || format!("{user}'s send {client_id} is of {first} ms and of {at_ms} ms");
             report.add(PROMISE, "two times", what, &[event, end]);

@@ -1,13 +1,16 @@
 //! The promises, one file each.
 
 mod atomic_fan_out;
+mod bounds;
 mod cursors;
 mod density;
 mod durable_ack;
 mod equal_states;
 mod idempotency;
 mod identity;
+mod lifetimes;
 mod log_time;
+mod membership;
 mod no_phantom;
 mod no_skip;
 mod reads;
@@ -30,6 +33,9 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
     atomic_fan_out::check(index, report);
     references::check(index, report);
     log_time::check(index, report);
+    lifetimes::check(index, report);
     cursors::check(index, report);
     equal_states::check(index, report);
+    membership::check(index, report);
+    bounds::check(index, report);
 }

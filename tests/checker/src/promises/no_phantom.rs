@@ -57,7 +57,7 @@ fn check_message(
         found("corrupt", "it was read with a body that no attempt had", &[first.begin, event]);
     }
     if let Some(user) = reader
-        && !index.may_receive(first.op, user)
+        && !index.may_receive(first.op, user, (first.begin, event))
     {
         found("unexpected", "it is in a queue that it was not sent to", &[first.begin, event]);
     }

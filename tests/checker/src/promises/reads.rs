@@ -94,9 +94,9 @@ impl<'h> Walk<'h> {
         event: usize,
     ) {
         match (call.op, call.answer) {
-            (Op::Send { user, client_id, .. }, Some(Answer::Sent { applied, .. })) => {
-                for recipient in index.recipients(call.op) {
-                    let place = (recipient, (user.as_str(), client_id.as_str()));
+            (Op::Send { .. }, Some(Answer::Sent { conversation, seq, applied, .. })) => {
+                for recipient in index.candidates(call.op) {
+                    let place = (recipient, (conversation.as_str(), *seq));
                     let Some(&(seq, _)) = index.places.get(&place) else { continue };
                     self.floors.entry(recipient).or_default().raise(seq, event);
                     let own = self.sessions.entry((call.process, recipient)).or_default();

@@ -21,6 +21,8 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
     let spans: HashMap<Key<'_>, Span> = index
         .attempts
         .iter()
+        // Of one that is stored twice, nobody knows which attempt is which.
+        .filter(|(key, _)| index.is_stored_once(**key))
         .filter_map(|(&key, attempts)| {
             let begin = index.calls[*attempts.calls.first()?].begin;
             let end = index.acknowledged(attempts).map(|(_, end)| end).min();

@@ -1,6 +1,7 @@
 //! For each promise, the shortest history that breaks it, and one that nearly does.
 
 use roost_checker::{Answer, History, Op, Verdict, svg};
+use roost_protocol::ItemContent;
 
 use crate::support::{
     Script, ack, connect, connected, duplicate, item, item_with, last_pull, page, pull, send,
@@ -8,7 +9,7 @@ use crate::support::{
 };
 
 /// Two sends that everything went well with, read by both on two nodes.
-fn sound() -> Script {
+pub(crate) fn sound() -> Script {
     let mut script = Script::default();
     script.call(1, send("a"), sent(1));
     script.call(1, send("b"), sent(2));
@@ -20,7 +21,7 @@ fn sound() -> Script {
 }
 
 #[track_caller]
-fn breaks(script: &Script, promise: u8, anomaly: &str) {
+pub(crate) fn breaks(script: &Script, promise: u8, anomaly: &str) {
     let report = script.report();
     assert!(
         report.counts.keys().any(|&kind| kind == (promise, anomaly)),
@@ -31,7 +32,7 @@ fn breaks(script: &Script, promise: u8, anomaly: &str) {
 }
 
 #[track_caller]
-fn holds(script: &Script) {
+pub(crate) fn holds(script: &Script) {
     let report = script.report();
     assert_eq!(report.verdict(), Verdict::Valid, "{}", report.text(&script.history()));
 }
@@ -127,7 +128,7 @@ fn a_hole_in_a_conversation_is_a_gap() {
     let mut script = sound();
     let op = Op::History { user: "bob".into(), conversation: "d".into(), after: 0, last: true };
     let messages = [item(2, "b", 2)].map(|item| match item.content {
-        roost_protocol::ItemContent::Message { message, .. } => message,
+        ItemContent::Message { message, .. } => message,
         _ => unreachable!(),
     });
     script.call(2, op, Answer::Messages { messages: messages.into(), more: false });

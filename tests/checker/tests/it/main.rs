@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod by_hand;
+mod changing;
 mod properties;
 mod service;
 mod support;

@@ -154,6 +154,7 @@ impl Service {
                     client_id,
                     conversation: (!direct).then(|| GROUP.into()),
                     to: direct.then(|| USERS[(client + 1) % USERS.len()].into()),
+                    ttl_ms: None,
                 }
             }
             5..=7 => Op::Pull {
@@ -167,7 +168,7 @@ impl Service {
                 let seq = self.rng.random_range(1..=tail);
                 Op::Ack { user: user.into(), device: "d".into(), seq }
             }
-            _ => Op::Connect { user: user.into(), device: "d".into(), after: None },
+            _ => Op::Connect { user: user.into(), device: "d".into(), after: None, window: None },
         }
     }
 

@@ -96,6 +96,7 @@ pub(crate) fn send_body(client_id: &str, body: &str) -> Op {
         body: body.into(),
         conversation: None,
         to: Some("bob".into()),
+        ttl_ms: None,
     }
 }
 
@@ -126,7 +127,7 @@ pub(crate) fn ack(seq: u64) -> Op {
 }
 
 pub(crate) fn connect(after: Option<u64>) -> Op {
-    Op::Connect { user: "bob".into(), device: "phone".into(), after }
+    Op::Connect { user: "bob".into(), device: "phone".into(), after, window: None }
 }
 
 pub(crate) fn connected(tail: u64, cursor: u64) -> Answer {

@@ -69,7 +69,12 @@ impl Session {
         options.window = Some(window);
         options.after = after;
         options.applied = Some(self.applied);
-        let op = Op::Connect { user: self.user.name.clone(), device: self.device.clone(), after };
+        let op = Op::Connect {
+            user: self.user.name.clone(),
+            device: self.device.clone(),
+            after,
+            window: Some(window),
+        };
         let ticket = self.shared.recorder.invoke(self.process, node, op);
         self.node = node;
         match Connection::open(&options).await {
@@ -136,6 +141,7 @@ impl Session {
             body: brief(body),
             conversation,
             to,
+            ttl_ms: None,
         };
         let request = SendMessage {
             target,
