@@ -14,8 +14,8 @@
 //! Modules, in reading order: [`types`] (what openraft is told about us), [`log_store`] and
 //! [`state_machine`] (its storage traits), [`host`] (the clock, and where to wait for the disk), [`wire`]
 //! (peer messages as bytes), [`network`] (sending them), [`snapshot`] (moving a whole state),
-//! [`checkpoints`] (when the store writes itself down and the log is purged), [`replica`] (the
-//! handle).
+//! [`checkpoints`] (when the store writes itself down and the log is purged), `stopper` (faults that
+//! openraft does not meet), [`replica`] (the handle).
 
 pub mod types;
 
@@ -29,6 +29,8 @@ pub mod network;
 pub mod snapshot;
 
 pub mod checkpoints;
+mod stopper;
+
 pub mod replica;
 
 pub use network::{PeerTransport, TransportError};

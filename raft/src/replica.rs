@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
@@ -25,6 +25,7 @@ use crate::log_store::{self, LogStore};
 use crate::network::{Network, PeerTransport};
 use crate::snapshot::{ReceiveError, SnapshotData, SnapshotReceiver, SnapshotSource};
 use crate::state_machine::{ApplyObserver, StateMachine};
+use crate::stopper::Stopper;
 use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
 use crate::wire::{self, Reply, Request};
 
@@ -154,8 +155,7 @@ pub struct Replica {
     options: ReplicaOptions,
     receiver: Arc<SnapshotReceiver>,
     applied: watch::Receiver<Option<u64>>,
-    /// The fault that openraft has not met itself.
-    fault: Arc<OnceLock<String>>,
+    stopper: Stopper,
 }
 
 impl Replica {
@@ -182,8 +182,9 @@ impl Replica {
             .map_err(|error| error.to_string())?;
         tokio::spawn(checkpoints::run(store.clone(), log, raft.clone(), options.clone()));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
-        let fault = Arc::default();
-        Ok(Self { raft, store, options, receiver, applied: applied_seen, fault })
+        let stopper = Stopper::new(raft.clone(), store.clone());
+        tokio::spawn(stopper.clone().watch());
+        Ok(Self { raft, store, options, receiver, applied: applied_seen, stopper })
     }
 
     /// The store that the replica applies to.
@@ -282,8 +283,8 @@ impl Replica {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
-                if let Some(fault) = self.fault.get() {
-                    return fault.clone();
+                if let Some(reason) = self.stopper.reason() {
+                    return reason;
                 }
                 return match fatal {
                     Fatal::StorageError(error) => error.to_string(),
@@ -402,14 +403,7 @@ impl Replica {
                 return Reply::NoRoom;
             }
             ReceiveError::Fault(_) if planted::is(Bug::SnapshotFaultIgnored) => {}
-            ReceiveError::Fault(fault) => {
-                // Set once; a second fault would be a consequence of the first.
-                let _ = self.fault.set(fault.to_string());
-                self.store.fail(fault);
-                if let Err(error) = self.raft.shutdown().await {
-                    tracing::warn!(%error, "the replica did not stop cleanly");
-                }
-            }
+            ReceiveError::Fault(fault) => self.stopper.stop(fault).await,
         }
         failed(error)
     }

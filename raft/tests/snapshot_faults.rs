@@ -1,5 +1,5 @@
-//! A disk that has trouble while a snapshot arrives: one that fails stops the node, a full one does
-//! not.
+//! A disk that has trouble while a snapshot arrives or is sent: one that fails stops the node, a full
+//! one does not.
 
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
@@ -119,6 +119,17 @@ async fn a_sync_that_fails_once_all_has_arrived_stops_the_node() {
     };
     let reply = ask(&replica, install).await;
     assert_stopped(&replica, reply, "sync a snapshot").await;
+}
+
+#[tokio::test]
+async fn a_fault_that_the_store_meets_on_the_way_to_a_peer_stops_the_node() {
+    let disk = SimDisk::new();
+    let replica = replica(&disk).await;
+    disk.fail_at(disk.operations() + 1);
+    assert!(replica.store().export_snapshot().is_err());
+    let why = timeout(SOON, replica.stopped()).await.expect("it stops");
+    assert!(why.contains("Input/output error"), "{why}");
+    assert_eq!(replica.status().role, Role::Stopped);
 }
 
 #[tokio::test]

@@ -13,6 +13,11 @@ pub(super) struct Health {
 }
 
 impl Health {
+    /// The first fault.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
+    }
+
     /// Refuses everything after a fault.
     pub(super) fn check(&self) -> Result<(), Fault> {
         match self.fault.get() {

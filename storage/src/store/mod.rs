@@ -200,6 +200,11 @@ impl Store {
         self.wake_waiters();
     }
 
+    /// The fault that stopped the store, if one did.
+    pub fn fault(&self) -> Option<&str> {
+        self.health.fault()
+    }
+
     /// Stops the store at a fault that its caller met on the same disk.
     pub fn fail(&self, fault: &Fault) {
         self.health.fail(fault);

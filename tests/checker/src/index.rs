@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use roost_protocol::limits::DEDUP_WINDOW_MS;
 use roost_protocol::{Item, ItemContent, Message};
 
 use crate::history::{Answer, Event, History, Op, Stage};
@@ -302,9 +303,15 @@ impl<'h> Index<'h> {
         (begin, until)
     }
 
-    /// Whether a message is stored at one place only, as far as anybody saw.
+    /// Whether all places of a message are of one dedup window, as far as anybody saw: then there may
+    /// be only one.
     pub(crate) fn is_stored_once(&self, key: Key<'h>) -> bool {
-        self.positions.get(&key).is_none_or(|positions| positions.len() <= 1)
+        let times = self.positions.get(&key).into_iter().flat_map(|positions| positions.values());
+        let times = times.map(|(at_ms, _)| *at_ms);
+        match (times.clone().min(), times.max()) {
+            (Some(first_ms), Some(last_ms)) => last_ms - first_ms < DEDUP_WINDOW_MS,
+            _ => true,
+        }
     }
 
     /// The acknowledged attempts of a message, with their answers' places.

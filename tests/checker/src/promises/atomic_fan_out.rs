@@ -24,7 +24,9 @@ pub(crate) fn check(index: &Index<'_>, report: &mut Report) {
 fn at_the_end(index: &Index<'_>, report: &mut Report, key: Key<'_>, attempts: &Attempts) {
     let Some(&first) = attempts.calls.first() else { return };
     let op = index.calls[first].op;
-    if matches!(op, Op::Send { ttl_ms: Some(_), .. }) {
+    // What expired can't be told from what is not there; and of a message that was stored again after
+    // the dedup window, nobody knows which attempt did it, and so who was a member then.
+    if matches!(op, Op::Send { ttl_ms: Some(_), .. }) || !index.is_stored_once(key) {
         return;
     }
     // Unless it was acknowledged, it may have taken effect at any time.
