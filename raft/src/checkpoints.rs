@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is due when dirty memory passes half its bound, when many entries were applied
 //! since the last one (they would be applied again after a crash), and after a quiet time. It is
-//! made through openraft, as its newest snapshot, which lets it purge the log up to the configured
+//! given to openraft as its newest snapshot, which lets it purge the log up to the configured
 //! distance behind, in entries; what is over the distance in bytes is purged too.
 
 use std::sync::Arc;
@@ -19,8 +19,9 @@ use crate::replica::ReplicaOptions;
 use crate::state_machine::StateMachine;
 use crate::types::TypeConfig;
 
-/// Entries applied since the newest checkpoint that make the next one due.
-pub(crate) const DUE_ENTRIES: u64 = 20_000;
+/// Entries applied since the newest checkpoint that make the next one due: a restart may have to apply
+/// that many again. Not fewer, because small checkpoints cost each message more.
+pub(crate) const DUE_ENTRIES: u64 = 100_000;
 /// Time since the newest checkpoint after which any applied entry makes the next one due.
 const DUE_AFTER: Duration = Duration::from_secs(60);
 /// How often the two are looked at.

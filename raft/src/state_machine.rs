@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -45,6 +46,8 @@ pub struct StateMachine {
     source: SnapshotSource,
     observer: Arc<dyn ApplyObserver>,
     applied: Arc<watch::Sender<Option<u64>>>,
+    /// The index after the newest snapshot that openraft was given.
+    given: Arc<AtomicU64>,
 }
 
 impl StateMachine {
@@ -56,7 +59,8 @@ impl StateMachine {
     ) -> Self {
         let index = source.store().applied_state().applied.map(|position| position.index);
         applied.send_replace(index);
-        Self { source, observer, applied }
+        let given = AtomicU64::new(next_index(&source.store().checkpoint_state()));
+        Self { source, observer, applied, given: Arc::new(given) }
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -117,6 +121,11 @@ impl StateMachine {
             snapshot: SnapshotData::Checkpoint(self.source.clone()),
         }))
     }
+}
+
+/// The index after the newest entry of a state.
+fn next_index(state: &AppliedState) -> u64 {
+    state.applied.map_or(0, |position| position.index + 1)
 }
 
 /// The batch with this node's time.
@@ -183,6 +192,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             );
         }
         self.applied.send_replace(state.applied.map(|position| position.index));
+        self.given.store(next_index(&state), Ordering::Relaxed);
         self.observer.state_replaced();
         Ok(())
     }
@@ -197,10 +207,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
-    /// A checkpoint is the snapshot.
+    /// A checkpoint is the snapshot: one that was made since the last snapshot, else a new one. A
+    /// second one right after the first would be nearly empty, and take its place in memory.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, io::Error> {
         let store = self.store().clone();
-        let state = host::blocking(move || store.checkpoint()).await?;
+        let mut state = store.checkpoint_state();
+        if next_index(&state) <= self.given.load(Ordering::Relaxed) {
+            state = host::blocking(move || store.checkpoint()).await?;
+        }
+        self.given.store(next_index(&state), Ordering::Relaxed);
         Ok(SnapshotOf::<TypeConfig, _> {
             meta: snapshot_meta(&state)?,
             snapshot: SnapshotData::Checkpoint(self.source.clone()),
