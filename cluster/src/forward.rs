@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use roost_raft::{NodeId, ProposeError, Replica};
 use roost_storage::command::{Command, Outcome};
-use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES, TARGET_BATCH_REFERENCES};
 use roost_storage::model::ShardId;
 use roost_storage::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::batch::{Batches, Size, weight};
 use crate::propose::Proposer;
 use crate::transport::Transport;
 use crate::wire::{Answer, Call, Declined, Origin, millis};
@@ -42,7 +42,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A command with whoever waits for it.
 struct Waiting {
     command: Command,
-    bytes: usize,
     deadline: Instant,
     reply: oneshot::Sender<Result<Committed, SubmitError>>,
 }
@@ -95,7 +94,7 @@ impl Forwarder {
         // Counted before it is queued: the task may take it out, and count it off, at once.
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (reply, outcome) = oneshot::channel();
-        let waiting = Waiting { command, bytes, deadline, reply };
+        let waiting = Waiting { command, deadline, reply };
         let queued = match before + bytes > MAX_WAITING_BYTES {
             true => Err(SubmitError::Overloaded),
             false => self.queue.try_send(waiting).map_err(|error| match error {
@@ -110,85 +109,15 @@ impl Forwarder {
     }
 }
 
-/// About how many bytes a command takes in an entry.
-pub(crate) fn weight(command: &Command) -> usize {
-    const FIXED: usize = 256;
-    FIXED
-        + match command {
-            Command::Send { body, .. } => body.len(),
-            Command::CreateConversation { members, .. }
-            | Command::AddMembers { members, .. }
-            | Command::RemoveMembers { members, .. } => {
-                members.iter().map(|id| id.as_str().len() + 8).sum()
-            }
-            _ => 0,
-        }
-}
-
-async fn run(
-    route: Arc<Route>,
-    mut queue: mpsc::Receiver<Waiting>,
-    waiting_bytes: Arc<AtomicUsize>,
-) {
-    let mut held: Option<Waiting> = None;
+async fn run(route: Arc<Route>, queue: mpsc::Receiver<Waiting>, waiting_bytes: Arc<AtomicUsize>) {
+    let mut batches = Batches::of(queue);
     let mut number = 0;
-    loop {
-        let first = match held.take() {
-            Some(waiting) => waiting,
-            None => match queue.recv().await {
-                Some(waiting) => waiting,
-                None => return,
-            },
-        };
-        let mut gathered = Gathered::with(&route, first);
-        while let Ok(next) = queue.try_recv() {
-            if let Some(next) = gathered.take_in(&route, next) {
-                held = Some(next);
-                break;
-            }
-        }
-        waiting_bytes.fetch_sub(gathered.bytes, Ordering::Relaxed);
+    while let Some((batch, size)) =
+        batches.next(|waiting| Size::of(&route.replica, &waiting.command)).await
+    {
+        waiting_bytes.fetch_sub(size.bytes, Ordering::Relaxed);
         number += 1;
-        bring(&route, number, gathered.batch).await;
-    }
-}
-
-/// A batch that is being filled, within the bounds of one entry.
-struct Gathered {
-    batch: Vec<Waiting>,
-    bytes: usize,
-    references: usize,
-}
-
-impl Gathered {
-    fn with(route: &Route, first: Waiting) -> Self {
-        let (bytes, references) = (first.bytes, references(&route.replica, &first.command));
-        Self { batch: vec![first], bytes, references }
-    }
-
-    /// Takes a command in, or gives it back if the next batch must have it.
-    fn take_in(&mut self, route: &Route, next: Waiting) -> Option<Waiting> {
-        let bytes = self.bytes + next.bytes;
-        let references = self.references + references(&route.replica, &next.command);
-        if self.batch.len() >= MAX_BATCH_COMMANDS
-            || bytes > TARGET_BATCH_BYTES
-            || references > TARGET_BATCH_REFERENCES
-        {
-            return Some(next);
-        }
-        (self.bytes, self.references) = (bytes, references);
-        self.batch.push(next);
-        None
-    }
-}
-
-/// How many references of its own a command appends, about. A send's continue runs that are there,
-/// and so cost next to nothing.
-pub(crate) fn references(replica: &Replica, command: &Command) -> usize {
-    match command {
-        Command::Send { .. } => 0,
-        // A store that can't tell any more refuses the command itself.
-        command => replica.store().fan_out(command).unwrap_or(0),
+        bring(&route, number, batch).await;
     }
 }
 

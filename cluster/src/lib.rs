@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod transport;
 
 mod barrier;
+mod batch;
 mod forward;
 mod member;
 mod propose;

@@ -3,15 +3,14 @@
 //! An entry costs the cluster about the same whether it holds one command or a hundred: a sync on
 //! each disk, a message to each peer, a dozen wake-ups. So one proposal is under way at a time, and
 //! the batches that come meanwhile, this node's own and its peers', make the next one together, in
-//! the order in which they came. Alone, a batch is proposed at once.
+//! the order in which they came. Alone, a batch is proposed at once ([`Batches`]).
 
 use roost_raft::{ProposeError, Proposed, Replica};
 use roost_storage::command::Command;
-use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES, TARGET_BATCH_REFERENCES};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::forward::{references, weight};
+use crate::batch::{Batches, Size};
 
 /// Batches that may wait: each node has one under way, and a few late copies may be here too.
 const MAX_WAITING: usize = 256;
@@ -22,37 +21,6 @@ struct Part {
     size: Size,
     deadline: Instant,
     reply: oneshot::Sender<Result<Proposed, ProposeError>>,
-}
-
-/// What bounds an entry.
-#[derive(Clone, Copy)]
-struct Size {
-    commands: usize,
-    bytes: usize,
-    references: usize,
-}
-
-impl Size {
-    fn of(replica: &Replica, commands: &[Command]) -> Self {
-        Self {
-            commands: commands.len(),
-            bytes: commands.iter().map(weight).sum(),
-            references: commands.iter().map(|command| references(replica, command)).sum(),
-        }
-    }
-
-    /// Both together, if one entry may hold them.
-    fn with(self, other: Self) -> Option<Self> {
-        let both = Self {
-            commands: self.commands + other.commands,
-            bytes: self.bytes + other.bytes,
-            references: self.references + other.references,
-        };
-        let fits = both.commands <= MAX_BATCH_COMMANDS
-            && both.bytes <= TARGET_BATCH_BYTES
-            && both.references <= TARGET_BATCH_REFERENCES;
-        fits.then_some(both)
-    }
 }
 
 /// The way in. Clones share it.
@@ -75,7 +43,10 @@ impl Proposer {
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Proposed, ProposeError> {
-        let size = Size::of(&self.replica, &commands);
+        let size = commands
+            .iter()
+            .map(|command| Size::of(&self.replica, command))
+            .fold(Size::default(), Size::plus);
         let (reply, outcome) = oneshot::channel();
         let part = Part { commands, size, deadline, reply };
         match tokio::time::timeout_at(deadline, self.queue.send(part)).await {
@@ -92,30 +63,9 @@ impl Proposer {
     }
 }
 
-async fn run(replica: Replica, mut queue: mpsc::Receiver<Part>) {
-    let mut held: Option<Part> = None;
-    loop {
-        let first = match held.take() {
-            Some(part) => part,
-            None => match queue.recv().await {
-                Some(part) => part,
-                None => return,
-            },
-        };
-        let mut size = first.size;
-        let mut parts = vec![first];
-        while let Ok(next) = queue.try_recv() {
-            match size.with(next.size) {
-                Some(both) => {
-                    size = both;
-                    parts.push(next);
-                }
-                None => {
-                    held = Some(next);
-                    break;
-                }
-            }
-        }
+async fn run(replica: Replica, queue: mpsc::Receiver<Part>) {
+    let mut batches = Batches::of(queue);
+    while let Some((mut parts, _)) = batches.next(|part| part.size).await {
         // Whoever waited for it has given up: it must not be proposed behind their back.
         parts.retain(|part| !part.reply.is_closed());
         entry(&replica, parts).await;

@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed (one line on stderr says why), 2 not understood.
 
 use std::process::ExitCode;
+use std::{env, thread};
 
 use clap::{Parser, Subcommand};
 
@@ -76,11 +77,22 @@ pub fn main() -> ExitCode {
 
 /// Runs a command that needs the async runtime.
 fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Who set this knows better.
+    if env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        runtime.worker_threads(worker_threads());
+    }
+    let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(command);
     // A blocked read of stdin must not hold up the end.
     runtime.shutdown_background();
     outcome
+}
+
+/// One core is left to what has threads of its own: the log's writer, checkpoints, the engine. With
+/// as many workers as cores they wake each other more than they work.
+fn worker_threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
 #[cfg(test)]
