@@ -1,4 +1,4 @@
-//! The second engine: fjall 3, a log-structured merge tree.
+//! The default engine: fjall 3, a log-structured merge tree.
 //!
 //! One keyspace holds everything. fjall's journal is synced only by [`Engine::flush`]: between two of
 //! them the cold tier's own journal is what counts, so syncing earlier would gain nothing. A

@@ -1,4 +1,4 @@
-//! The default engine: sled 0.34, with its traps stepped around.
+//! The other engine: sled 0.34, with its traps stepped around.
 //!
 //! - Its own flusher ignores a failed sync, so it is off; [`Engine::flush`] is the only one, and
 //!   its error reaches the caller.
