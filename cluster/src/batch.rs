@@ -19,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Whoever has not come back so long after the last batch is not waited for.
 const MAX_ABSENCE: Duration = Duration::from_millis(5);
+/// Where fewer are expected, none waits: there is little to gain.
+const MIN_EXPECTED: usize = 8;
 /// Batches that do not wait at all after waits in vain, at most.
 const MAX_SKIPPED: u32 = 256;
 
@@ -127,11 +129,11 @@ impl<T> Batches<T> {
     async fn fill(&mut self, batch: &mut Filling<T>, wait: Wait, size_of: &impl Fn(&T) -> Size) {
         while self.held.is_none() && batch.size.commands < wait.commands {
             let Ok(Some(item)) = timeout_at(wait.until, self.queue.recv()).await else {
-                return self.linger.in_vain();
+                return self.linger.waited(false);
             };
             self.held = batch.take_in(item, size_of);
         }
-        self.linger.paid();
+        self.linger.waited(true);
     }
 }
 
@@ -153,13 +155,12 @@ impl<T> Filling<T> {
 struct Linger {
     /// Commands of the last batch.
     last: usize,
-    /// Those, and what waited when it was done: as many may be here soon.
-    expected: usize,
-    /// When the last batch was done.
+    /// When it was done, and what had come meanwhile.
     done: Option<Instant>,
+    meanwhile: usize,
     /// Batches that will not wait.
     skip: u32,
-    /// What `skip` was set to after the newest wait in vain.
+    /// Grows with each wait in vain.
     penalty: u32,
 }
 
@@ -172,37 +173,35 @@ struct Wait {
 
 impl Linger {
     /// The last batch is done, and so many commands have come meanwhile.
-    fn begins(&mut self, waiting: usize) {
-        self.expected = self.last + waiting;
-        self.done = Some(Instant::now());
+    fn begins(&mut self, meanwhile: usize) {
+        (self.done, self.meanwhile) = (Some(Instant::now()), meanwhile);
     }
 
     /// Whether a batch of so many commands waits for more.
     fn wait(&mut self, commands: usize) -> Option<Wait> {
         let now = Instant::now();
+        let expected = self.last + self.meanwhile;
         // A few may be late.
-        let expected = self.expected - self.expected / 32;
-        if commands >= expected {
-            self.paid();
-            return None;
-        }
-        if now >= self.done? + MAX_ABSENCE {
+        let enough = expected - expected / 32;
+        let gone = now >= self.done? + MAX_ABSENCE;
+        if expected < MIN_EXPECTED || commands >= enough || gone {
             return None;
         }
         if let Some(left) = self.skip.checked_sub(1) {
             self.skip = left;
             return None;
         }
-        Some(Wait { commands: expected, until: now + MAX_WAIT })
+        Some(Wait { commands: enough, until: now + MAX_WAIT })
     }
 
-    fn paid(&mut self) {
-        (self.penalty, self.skip) = (0, 0);
-    }
-
-    fn in_vain(&mut self) {
-        self.penalty = (2 * self.penalty + 1).min(MAX_SKIPPED);
-        self.skip = self.penalty / 2;
+    /// A wait ended: with all that it was for, or in vain.
+    fn waited(&mut self, full: bool) {
+        if full {
+            self.penalty = 0;
+        } else {
+            self.penalty = (2 * self.penalty + 1).min(2 * MAX_SKIPPED);
+            self.skip = self.penalty / 2;
+        }
     }
 
     fn leaves(&mut self, commands: usize) {

@@ -18,11 +18,11 @@ mod server;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Endpoint, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use roost_raft::{MemberNode, NodeId};
 
 pub(crate) use client::Transport;
@@ -41,6 +41,9 @@ const MAX_CONCURRENT_CALLS: u32 = 512;
 /// Bytes that one call's stream, and all of a peer's together, may have under way.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Largest datagram that is tried, for paths that carry more than Ethernet's common one: jumbo frames,
+/// or nodes of one machine.
+const MAX_DATAGRAM_BYTES: u16 = 8_952;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 
@@ -57,8 +60,11 @@ pub(crate) struct Own {
 
 /// Binds the peer port.
 pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<QuicLink, TlsError> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MAX_DATAGRAM_BYTES);
     let mut transport = TransportConfig::default();
     transport
+        .mtu_discovery_config(Some(mtu))
         .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_CONCURRENT_CALLS))
@@ -70,8 +76,13 @@ pub(crate) fn bind(listen: SocketAddr, tls: &PeerTls) -> Result<QuicLink, TlsErr
     server.transport_config(transport.clone());
     let mut client = tls.client_config()?;
     client.transport_config(transport);
-    let endpoint =
-        Endpoint::server(server, listen).map_err(|error| TlsError::Bind(listen, error))?;
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(MAX_DATAGRAM_BYTES)
+        .map_err(|error| TlsError::Setup(error.to_string()))?;
+    let socket = UdpSocket::bind(listen).map_err(|error| TlsError::Bind(listen, error))?;
+    let endpoint = Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))
+        .map_err(|error| TlsError::Bind(listen, error))?;
     Ok(QuicLink::new(endpoint, client))
 }
 
