@@ -53,7 +53,7 @@ pub(crate) async fn run(
         if pressed {
             // Not through openraft: it may itself be waiting for an apply that waits for room.
             let working = store.clone();
-            if let Err(error) = host::blocking(move || working.checkpoint()).await {
+            if let Err(error) = host::background(move || working.checkpoint()).await {
                 tracing::error!(%error, "checkpoint failed");
                 return;
             }

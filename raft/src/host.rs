@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use roost_storage::background;
+
 thread_local! {
     static SIMULATED_MS: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -44,4 +46,20 @@ where
         return Ok(work()?);
     }
     Ok(tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??)
+}
+
+/// The same for work that may take its time, at a lower priority than what clients wait for.
+///
+/// # Errors
+/// The work's own; another one if the runtime ends meanwhile, or there is no thread for it.
+pub async fn background<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> io::Result<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    io::Error: From<E>,
+{
+    if is_simulated() {
+        return Ok(work()?);
+    }
+    blocking::<T, io::Error>(move || Ok(background::run(work)??)).await
 }

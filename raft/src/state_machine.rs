@@ -213,7 +213,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
         let store = self.store().clone();
         let mut state = store.checkpoint_state();
         if next_index(&state) <= self.given.load(Ordering::Relaxed) {
-            state = host::blocking(move || store.checkpoint()).await?;
+            state = host::background(move || store.checkpoint()).await?;
         }
         self.given.store(next_index(&state), Ordering::Relaxed);
         Ok(SnapshotOf::<TypeConfig, _> {

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod model;
 pub mod command;
 pub mod codec;
+pub mod background;
 pub mod fs;
 pub mod log;
 pub mod engine;

@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 use super::{
     Change, ChangeRef, Direction, Engine, Feed, Visitor, batches, cannot_open, visit_pairs,
 };
-use crate::Fault;
 use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
+use crate::{Fault, background};
 
 const KEYSPACE: &str = "cold";
 /// Values from this size on, in bytes, are kept beside the tree, so that merging its tables does
@@ -38,12 +38,14 @@ impl FjallEngine {
     /// Opens the database in a folder, or makes it.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         let failed = |error: fjall::Error| cannot_open(path, &error);
-        let db = Database::builder(path)
+        let builder = Database::builder(path)
             .cache_size(ENGINE_CACHE_BYTES as u64)
             .manual_journal_persist(true)
-            .worker_threads(WORKERS)
-            .open()
-            .map_err(failed)?;
+            .worker_threads(WORKERS);
+        // Its workers get the priority of the thread that opens it.
+        let opened = background::run(|| builder.open())
+            .map_err(|error| Fault::io("start a thread to open fjall", error))?;
+        let db = opened.map_err(failed)?;
         let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
         Ok(Self { db, keyspace: RwLock::new(keyspace) })
     }

@@ -1,0 +1,57 @@
+//! Work that may take its time: on a thread of lower priority.
+//!
+//! Checkpoints and the engine's merging take processors in bursts. On a machine with few of them
+//! they would have the same share as the threads that clients wait for.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::thread::{self, Builder};
+
+/// How much less the scheduler gives such a thread, as `nice` counts it: about a tenth of another
+/// one's share where both want the same processor, all of it where nobody else does.
+const NICE: i32 = 10;
+
+/// Runs work on a thread of lower priority and waits for it. Threads that the work starts have that
+/// priority too.
+///
+/// # Errors
+/// The operating system's, if it gives no thread.
+pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let lowered = move || {
+            lower_priority();
+            work()
+        };
+        let thread = Builder::new().name("roost-low".into()).spawn_scoped(scope, lowered)?;
+        thread.join().map_or_else(|panic| resume_unwind(panic), Ok)
+    })
+}
+
+/// Linux has a priority for each thread; elsewhere the work has that of all others.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = setpriority_process(Some(gettid()), NICE) {
+        tracing::debug!(%error, "background work keeps its priority");
+    }
+}
+
+#[cfg(target_os = "linux")]
+use rustix::{process::setpriority_process, thread::gettid};
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn nice() -> i32 {
+        rustix::process::getpriority_process(Some(gettid())).expect("a thread has a priority")
+    }
+
+    #[test]
+    fn the_work_and_its_threads_have_a_lower_priority_and_the_caller_keeps_its_own() {
+        let before = nice();
+        let both = || (nice(), thread::spawn(nice).join().expect("it does not panic"));
+        let (own, childs) = run(both).expect("there are threads");
+        assert_eq!((own, childs), (NICE.max(before), NICE.max(before)));
+        assert_eq!(nice(), before);
+    }
+}
