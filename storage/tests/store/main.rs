@@ -9,6 +9,8 @@ mod pausing;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod against_model;
