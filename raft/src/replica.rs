@@ -180,9 +180,9 @@ impl Replica {
         let raft = Raft::new(options.node_id, config, network, logs, machine)
             .await
             .map_err(|error| error.to_string())?;
-        tokio::spawn(checkpoints::run(store.clone(), log, raft.clone(), options.clone()));
+        tokio::spawn(checkpoints::run(store.clone(), log.clone(), raft.clone(), options.clone()));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
-        let stopper = Stopper::new(raft.clone(), store.clone());
+        let stopper = Stopper::new(raft.clone(), store.clone(), log);
         tokio::spawn(stopper.clone().watch());
         Ok(Self { raft, store, options, receiver, applied: applied_seen, stopper })
     }

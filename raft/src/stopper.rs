@@ -1,8 +1,9 @@
 //! Stops the replica at a fault that openraft has not met itself.
 //!
 //! openraft stops where its own storage calls fail. But a store also meets faults elsewhere: while a
-//! client reads, while a snapshot is exported for a peer or arrives from one. A leader that applies
-//! nothing at the moment would lead on with such a store; so somebody looks.
+//! client reads, while a snapshot is exported for a peer or arrives from one; and a log meets them in
+//! work that nobody waits for, such as removing what was purged. A leader that neither applies nor
+//! appends anything at the moment would lead on with such a disk; so somebody looks.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
 use roost_storage::Fault;
+use roost_storage::log::Log;
 use roost_storage::store::Store;
 
 use crate::state_machine::StateMachine;
 use crate::types::TypeConfig;
 
-/// How often the store is looked at.
+/// How often store and log are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Stops one replica. Clones share the reason.
@@ -23,13 +25,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) struct Stopper {
     raft: Raft<TypeConfig, StateMachine>,
     store: Arc<Store>,
+    log: Arc<Log>,
     reason: Arc<OnceLock<String>>,
 }
 
 impl Stopper {
     /// Nothing has stopped yet.
-    pub(crate) fn new(raft: Raft<TypeConfig, StateMachine>, store: Arc<Store>) -> Self {
-        Self { raft, store, reason: Arc::default() }
+    pub(crate) fn new(
+        raft: Raft<TypeConfig, StateMachine>,
+        store: Arc<Store>,
+        log: Arc<Log>,
+    ) -> Self {
+        Self { raft, store, log, reason: Arc::default() }
     }
 
     /// The fault that it stopped the replica at.
@@ -55,8 +62,9 @@ impl Stopper {
     pub(crate) async fn watch(self) {
         let metrics = self.raft.metrics();
         while metrics.borrow_watched().running_state.is_ok() {
-            if let Some(reason) = self.store.fault() {
-                return self.stop_raft(reason).await;
+            let fault = self.store.fault().map(str::to_owned).or_else(|| self.log.fault());
+            if let Some(reason) = fault {
+                return self.stop_raft(&reason).await;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

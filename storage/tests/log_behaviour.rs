@@ -201,8 +201,10 @@ fn a_failed_sync_is_told_to_all_who_wait_and_to_all_who_come() {
     log.append(entries(1..2, 10), callback).unwrap();
     // The gate holds the sync of entry 0; the write and the sync of the next frame follow it.
     disk.disk.fail_at(disk.disk.operations() + 3);
+    assert_eq!(log.fault(), None);
     disk.gate.open();
     assert!(matches!(wait(&vote_outcome), Err(Fault::Io { .. })));
+    assert!(log.fault().is_some_and(|reason| reason.contains("sync")));
     assert!(matches!(wait(&append_outcome), Err(Fault::Stopped(_))));
     for op in [Op::Vote("w".into()), Op::Purge(at(1, 0)), Op::Committed(None)] {
         assert!(matches!(submit(&log, &op), Err(Fault::Stopped(_))));

@@ -178,6 +178,11 @@ impl Log {
         self.shared.inner.lock().index.state().clone()
     }
 
+    /// The fault that ended all writing, if there was one.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.inner.lock().stopped.clone()
+    }
+
     /// Figures for metrics.
     pub fn stats(&self) -> LogStats {
         self.shared.inner.lock().stats()
