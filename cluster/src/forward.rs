@@ -263,6 +263,11 @@ async fn attempt(
     }
 }
 
+/// What an origin's sender had brought before its first attempt: their numbers begin at 1.
+fn before(origin: Origin) -> Origin {
+    Origin { batch: 0, attempt: 0, ..origin }
+}
+
 /// The newest batch of each sender, on the node that leads.
 #[derive(Default)]
 pub(crate) struct Senders {
@@ -283,13 +288,14 @@ impl Senders {
             .newest
             .lock()
             .entry(from)
-            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(origin)))
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(before(origin))))
             .clone();
         let mut newest = tokio::time::timeout_at(deadline, slot.lock())
             .await
             .map_err(|_| Declined::NotLeader(None))?;
+        // An attempt that the network brings twice is carried out once.
         let late = newest.incarnation == origin.incarnation
-            && (newest.batch, newest.attempt) > (origin.batch, origin.attempt);
+            && (newest.batch, newest.attempt) >= (origin.batch, origin.attempt);
         if late {
             return Err(Declined::Stale);
         }
