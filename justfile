@@ -78,4 +78,4 @@ planted SEEDS="400":
 
 # The simulated cluster: one seed (`just sim 7`), or many (`just sim 1 --seeds 1000 --jobs 4`).
 sim *ARGUMENTS:
-    cargo run --locked --quiet -p roost-sim -- {{ ARGUMENTS }}
+    cargo run --profile checked --locked --quiet -p roost-sim -- {{ ARGUMENTS }}

@@ -49,6 +49,19 @@ pub(crate) enum What {
     ToClient { conn: u64, bytes: Option<Bytes> },
 }
 
+impl What {
+    /// The client connection that it belongs to, and whether it goes to the node.
+    fn stream(&self) -> Option<(u64, bool)> {
+        match self {
+            Self::Open { conn, .. } | Self::FromClient { conn, .. } | Self::Gone { conn } => {
+                Some((*conn, true))
+            }
+            Self::ToClient { conn, .. } => Some((*conn, false)),
+            _ => None,
+        }
+    }
+}
+
 /// What travels, and between whom.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
@@ -84,6 +97,8 @@ struct State {
     fifo: BTreeMap<(u64, bool), u64>,
     /// Client connections whose frames vanish.
     mute: BTreeSet<u64>,
+    /// Directions of client connections that lost something: a stream brings nothing past a hole.
+    torn: BTreeSet<(u64, bool)>,
     /// Client connections that nobody reads from.
     slow: BTreeSet<u64>,
     doors: BTreeMap<Place, mpsc::UnboundedSender<Envelope>>,
@@ -115,6 +130,7 @@ impl Net {
             clients: BTreeMap::new(),
             fifo: BTreeMap::new(),
             mute: BTreeSet::new(),
+            torn: BTreeSet::new(),
             slow: BTreeSet::new(),
             doors: BTreeMap::new(),
             delivered: 0,
@@ -273,6 +289,9 @@ impl Net {
                 state.lose(envelope);
                 continue;
             }
+            if state.is_torn(&envelope) {
+                continue;
+            }
             self.note(&envelope);
             state.delivered += 1;
             state.hand_over(envelope);
@@ -297,14 +316,14 @@ impl Net {
 }
 
 impl State {
+    /// Whether it comes past a hole. What ends a client's wait comes from nowhere, and arrives.
+    fn is_torn(&self, envelope: &Envelope) -> bool {
+        let torn = envelope.what.stream().is_some_and(|stream| self.torn.contains(&stream));
+        torn && envelope.from != envelope.to
+    }
+
     fn send(&mut self, envelope: Envelope) {
-        let stream = match &envelope.what {
-            What::Open { conn, .. } | What::FromClient { conn, .. } | What::Gone { conn } => {
-                Some((*conn, true))
-            }
-            What::ToClient { conn, .. } => Some((*conn, false)),
-            _ => None,
-        };
+        let stream = envelope.what.stream();
         let mut at = self.now_ms + self.delay();
         match stream {
             Some((conn, _)) if self.mute.contains(&conn) => return,
@@ -332,11 +351,13 @@ impl State {
     /// learns from its connection's silence. A client's connection ends as a whole.
     fn lose(&mut self, envelope: Envelope) {
         let noticed = self.now_ms + IDLE_MS + self.random.within(0, 500);
+        let stream = envelope.what.stream();
         match envelope.what {
             What::Open { conn, .. }
             | What::FromClient { conn, .. }
             | What::Gone { conn }
             | What::ToClient { conn, .. } => {
+                self.torn.extend(stream);
                 if self.mute.insert(conn) && self.random.percent(50) {
                     let what = What::ToClient { conn, bytes: None };
                     self.put(noticed, Envelope { from: CLIENTS, to: CLIENTS, what });
