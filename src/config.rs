@@ -28,7 +28,7 @@ pub const DEFAULT_PEER_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr:
 /// Log entries kept behind the newest checkpoint.
 pub const DEFAULT_LOG_KEEP_ENTRIES: u64 = 20_000;
 /// What is logged if nothing else is said.
-pub const DEFAULT_LOG: &str = "info,openraft=error";
+pub const DEFAULT_LOG: &str = "info,openraft=error,fjall=warn,lsm_tree=warn";
 /// The name of the file with settings.
 pub const FILE_NAME: &str = "roost.toml";
 
@@ -156,7 +156,8 @@ pub struct Settings {
     /// Origins that browsers may connect from besides the node's own: `https://chat.example.org`
     #[arg(long, env = "ROOST_ALLOWED_ORIGINS", value_name = "ORIGIN,…", value_delimiter = ',')]
     pub allowed_origins: Option<Vec<String>>,
-    /// Which log lines are written, such as warn or info,roost=debug [default: info,openraft=error]
+    /// Which log lines are written, such as warn or info,roost=debug [default:
+    /// info,openraft=error,fjall=warn,lsm_tree=warn]
     #[arg(long, env = "ROOST_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }

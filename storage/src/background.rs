@@ -7,6 +7,9 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread::{self, Builder};
 
+#[cfg(target_os = "linux")]
+use rustix::{process::setpriority_process, thread::gettid};
+
 /// How much less the scheduler gives such a thread, as `nice` counts it: about a tenth of another
 /// one's share where both want the same processor, all of it where nobody else does.
 const NICE: i32 = 10;
@@ -34,9 +37,6 @@ fn lower_priority() {
         tracing::debug!(%error, "background work keeps its priority");
     }
 }
-
-#[cfg(target_os = "linux")]
-use rustix::{process::setpriority_process, thread::gettid};
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -10,8 +10,8 @@
 use std::ops::Bound;
 use std::path::Path;
 
+use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
-
 use parking_lot::RwLock;
 
 use super::{
@@ -60,6 +60,10 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(ENGINE_WRITE_BUFFER_BYTES as u64)
         .with_kv_separation(Some(separated))
+        // By parts of a few KiB. A large table's filter is one block of megabytes else, that no cache
+        // holds and each look-up of a new dedup record reads and checks anew.
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
 
 impl Engine for FjallEngine {

@@ -69,6 +69,16 @@ impl MemoryEngine {
         Self::holding(kept)
     }
 
+    /// Whether it has failed, as [`MemoryEngine::fail_after`] asked.
+    pub fn has_failed(&self) -> bool {
+        self.state.read().failed
+    }
+
+    /// Takes back a failure that has not come yet.
+    pub fn mend(&self) {
+        self.state.write().fail_at = None;
+    }
+
     /// The engine as a restart finds it when nothing survives but what was flushed.
     pub fn crash_losing_unflushed(&self) -> Self {
         Self::holding(self.state.read().flushed.clone())

@@ -268,20 +268,28 @@ impl Node {
         }
     }
 
+    /// Lets its engine fail after so many more operations.
+    pub(crate) fn engine_trouble(&mut self, after: u64) {
+        self.excused = true;
+        self.engine.fail_after(after);
+    }
+
     /// Takes back what its disk was set to do; a full one has room again.
     pub(crate) fn mend_disk(&mut self) {
         let done = self.disk.operations();
         self.disk.mend();
+        self.engine.mend();
         for at in [&mut self.dies_at, &mut self.fails_at] {
             *at = at.filter(|n| *n <= done);
         }
     }
 
-    /// For how long it has run on a disk that failed, in milliseconds.
+    /// For how long it has run on a disk or an engine that failed, in milliseconds.
     pub(crate) fn failed_for_ms(&mut self, now_ms: u64) -> u64 {
         let failed = self.running.is_some()
             && self.paused_until.is_none()
-            && self.fails_at.is_some_and(|at| self.disk.operations() >= at);
+            && (self.engine.has_failed()
+                || self.fails_at.is_some_and(|at| self.disk.operations() >= at));
         if !failed {
             self.failed_ms = None;
             return 0;

@@ -55,6 +55,9 @@ pub(crate) enum Kind {
     Crash { nodes: Vec<Place>, power: bool },
     /// A node's disk has trouble at one of its next operations.
     Disk { node: Place, after: u64, trouble: DiskTrouble },
+    /// A node's engine fails at one of its next operations, half done, and at all later ones: what a
+    /// full disk is to an engine.
+    Engine { node: Place, after: u64 },
     /// A node dies, a bit of its files is flipped, and it is started again.
     Flip { node: Place, place: Flip },
     /// A node is away until the log was purged behind it; then its disk has trouble while it catches
@@ -157,6 +160,9 @@ impl Plan {
             faults: Vec::new(),
         };
         plan.draw_faults(&mut random);
+        // A stream of its own: what else a seed decides is older than these.
+        plan.draw_engine_faults(&mut Random::new(seed).fork("engine"));
+        plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
 
@@ -196,8 +202,18 @@ impl Plan {
                 faults.push(Fault { at_ms, for_ms, kind });
             }
         }
-        faults.sort_by_key(|fault| fault.at_ms);
         self.faults = faults;
+    }
+
+    fn draw_engine_faults(&mut self, random: &mut Random) {
+        let count = if random.percent(60) { 0 } else { random.within(1, 3) };
+        for _ in 0..count {
+            let at_ms = random.within(CALM_MS, self.faults_end_ms);
+            let for_ms = random.within(1_000, 6_000);
+            let node = random.within(1, self.nodes);
+            let kind = Kind::Engine { node, after: random.within(0, 12) };
+            self.faults.push(Fault { at_ms, for_ms, kind });
+        }
     }
 
     fn draw(&self, random: &mut Random, name: &str) -> Kind {

@@ -326,6 +326,12 @@ impl World {
                     node.trouble(*trouble, *after);
                 }
             }
+            Kind::Engine { node, after } => {
+                let node = self.node(*node);
+                if node.running.is_some() {
+                    node.engine_trouble(*after);
+                }
+            }
             Kind::Pause { nodes } => {
                 for &id in nodes {
                     self.node(id).paused_until = Some(end_ms);
