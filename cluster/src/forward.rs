@@ -8,9 +8,10 @@
 //!
 //! A batch whose outcome is unknown is brought again, under the same number, until its commands'
 //! deadlines. Sends and creations are told from their own repetition by the store (client id and
-//! attempt); cursors and membership changes repeat without harm, except that a repeated one may be
-//! refused for what its first attempt did: such a refusal is reported as unknown. The leader turns
-//! away a late copy of an older batch, so that it can't undo a newer one.
+//! attempt); cursors and membership changes repeat without harm. A repeated one may be refused for
+//! what its first attempt did, or, where a clock has jumped past the dedup window since, for what
+//! others did: a refusal after an unknown attempt is reported as unknown. The leader turns away a late
+//! copy of an older batch, so that it can't undo a newer one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -206,24 +207,11 @@ fn finish(batch: Vec<Waiting>, index: u64, outcomes: Vec<Outcome>, unknown: bool
     for (waiting, outcome) in batch.into_iter().zip(outcomes) {
         let result = match outcome {
             Ok(reply) => Ok(Committed { reply, index }),
-            Err(_) if unknown && !told_from_repetition(&waiting.command) => {
-                Err(SubmitError::DeadlineExceeded)
-            }
+            Err(_) if unknown => Err(SubmitError::DeadlineExceeded),
             Err(rejection) => Err(SubmitError::Rejected(rejection)),
         };
         let _ = waiting.reply.send(result);
     }
-}
-
-/// Whether the store tells a command from its own repetition.
-fn told_from_repetition(command: &Command) -> bool {
-    !matches!(
-        command,
-        Command::Leave { .. }
-            | Command::RemoveMembers { .. }
-            | Command::AddMembers { .. }
-            | Command::DeleteConversation { .. }
-    )
 }
 
 async fn attempt(
