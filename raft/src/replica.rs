@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use roost_storage::codec;
 use roost_storage::command::{Batch, Command, Outcome};
@@ -26,7 +27,7 @@ use crate::network::{Network, PeerTransport};
 use crate::snapshot::{ReceiveError, SnapshotData, SnapshotReceiver, SnapshotSource};
 use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::stopper::Stopper;
-use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, log_id, position};
+use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, Vote, log_id, position};
 use crate::wire::{self, Reply, Request};
 
 /// Time between two heartbeats, in milliseconds.
@@ -376,6 +377,13 @@ impl Replica {
                 }
             }
             Request::SnapshotInstall { transfer, len, vote, last, membership } => {
+                if let Some(reply) = self.has_already(vote, last).await {
+                    let receiver = self.receiver.clone();
+                    return match received(move || receiver.discard(transfer)).await {
+                        Ok(()) => reply,
+                        Err(error) => self.not_received(error).await,
+                    };
+                }
                 let receiver = self.receiver.clone();
                 let path = match received(move || receiver.finish(transfer, len)).await {
                     Ok(path) => path,
@@ -392,6 +400,30 @@ impl Replica {
                 installed.map_or_else(failed, Reply::SnapshotInstall)
             }
         }
+    }
+
+    /// The answer to a snapshot that comes late: this log has its last entry by now, and perhaps more.
+    /// openraft would take it in anyway, and go back in what it knows to be written.
+    ///
+    /// An append without entries at the snapshot's end says just what the snapshot says, that the log up
+    /// to there is the leader's and committed; a log that does not reach there, or is another one, refuses.
+    async fn has_already(&self, vote: Vote, last: Option<LogPosition>) -> Option<Reply> {
+        let last = last.map(log_id);
+        let probe = AppendEntriesRequest {
+            vote,
+            prev_log_id: last,
+            entries: Vec::new(),
+            leader_commit: last,
+        };
+        let theirs = match self.raft.append_entries(probe).await {
+            Ok(AppendEntriesResponse::Success) => vote,
+            Ok(AppendEntriesResponse::HigherVote(vote)) => vote,
+            Ok(AppendEntriesResponse::Conflict | AppendEntriesResponse::PartialSuccess(_)) => {
+                return None;
+            }
+            Err(error) => return Some(failed(error)),
+        };
+        Some(Reply::SnapshotInstall(SnapshotResponse::new(theirs)))
     }
 
     /// What a leader is told whose snapshot was not taken. A fault stops this replica first.

@@ -259,6 +259,15 @@ impl SnapshotReceiver {
         Ok(incoming.path)
     }
 
+    /// Removes what has arrived of a transfer that is not needed any more. Blocks on the disk.
+    pub(crate) fn discard(&self, transfer: u64) -> Result<(), ReceiveError> {
+        let mut slot = self.incoming.lock();
+        match slot.as_ref().is_some_and(|incoming| incoming.transfer == transfer) {
+            true => self.give_up(&mut slot),
+            false => Ok(()),
+        }
+    }
+
     /// Removes what has arrived.
     fn give_up(&self, slot: &mut Option<Incoming>) -> Result<(), ReceiveError> {
         let Some(abandoned) = slot.take() else { return Ok(()) };
