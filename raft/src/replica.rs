@@ -408,7 +408,12 @@ impl Replica {
     /// An append without entries at the snapshot's end says just what the snapshot says, that the log up
     /// to there is the leader's and committed; a log that does not reach there, or is another one, refuses.
     async fn has_already(&self, vote: Vote, last: Option<LogPosition>) -> Option<Reply> {
-        let last = last.map(log_id);
+        let last = last.map(log_id)?;
+        let reaches = self.raft.metrics().borrow_watched().last_log_index >= Some(last.index);
+        if !reaches {
+            return None;
+        }
+        let last = Some(last);
         let probe = AppendEntriesRequest {
             vote,
             prev_log_id: last,
