@@ -22,6 +22,11 @@ pub const MAX_DEVICES_PER_USER: usize = 64;
 pub const MAX_PAGE: usize = 500;
 /// How long a client id names the same send, in milliseconds (24 h).
 pub const DEDUP_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Records of the dedup window that a filter in memory knows, so that new requests need not be looked
+/// up; with more in the window, all are. 60 MiB at most.
+pub const MAX_SEEN_RECORDS: usize = 40 * 1024 * 1024;
+/// Records that the filter takes in from the store behind one checkpoint, after a start.
+pub const LEARN_STEP_RECORDS: usize = 1024 * 1024;
 /// Most expired dedup records that one command removes; more than one, so that the backlog shrinks.
 pub const DEDUP_EXPIRE_PER_COMMAND: usize = 4;
 /// Longest message lifetime that a sender may ask for, in milliseconds (ten years).

@@ -34,6 +34,8 @@ bugs! {
     AckBeforeCommit = "ack-before-commit",
     /// A client id is never found again.
     NoDedup = "no-dedup",
+    /// After a start, requests of before are taken for new ones.
+    NothingLearned = "nothing-learned",
     /// Each node applies a batch with its own clock.
     ClockInApply = "clock-in-apply",
     /// A fresh read does not ask the leader.

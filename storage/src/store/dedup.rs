@@ -78,10 +78,17 @@ impl DedupKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DedupHash(pub(super) [u8; 16]);
 
+impl DedupHash {
+    /// A part of it, for maps and filters: what more there is tells apart what they mix up.
+    pub(super) fn word(&self) -> u64 {
+        let (word, _) = self.0.split_first_chunk().expect("sixteen bytes have eight");
+        u64::from_le_bytes(*word)
+    }
+}
+
 impl Hash for DedupHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (word, _) = self.0.split_first_chunk().expect("sixteen bytes have eight");
-        state.write_u64(u64::from_le_bytes(*word));
+        state.write_u64(self.word());
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::hot::{Generation, Hot};
 use super::records::State;
+use super::seen::Learning;
 use super::tx::Ledger;
 use super::{AppliedState, Counts, Digest, SnapshotFile, Store, checkpoint, recount};
 use crate::Fault;
@@ -22,12 +23,12 @@ impl Store {
     /// # Errors
     /// A [`Fault`] of the cold tier, which also stops the store.
     pub fn checkpoint(&self) -> Result<AppliedState, Fault> {
-        let _working = self.maintenance.lock();
-        self.guard(|| self.write_checkpoint()).map(|state| state.applied_state())
+        let mut working = self.maintenance.lock();
+        self.guard(|| self.write_checkpoint(&mut working)).map(|state| state.applied_state())
     }
 
     /// For whoever holds `maintenance`.
-    fn write_checkpoint(&self) -> Result<State, Fault> {
+    fn write_checkpoint(&self, to_learn: &mut Option<Learning>) -> Result<State, Fault> {
         let state = {
             let ledger = self.applier.lock();
             self.health.check()?;
@@ -57,7 +58,19 @@ impl Store {
         };
         // Freeing a whole generation takes a while; nobody waits for it.
         drop(released);
+        self.learn(to_learn, state.dedup_head)?;
         Ok(state)
+    }
+
+    /// Goes on to learn what the dedup window held before the store was opened.
+    fn learn(&self, to_learn: &mut Option<Learning>, head: u64) -> Result<(), Fault> {
+        if let Some(learning) = to_learn
+            && learning.step(&self.cold, head)?
+            && let Some(learned) = to_learn.take()
+        {
+            learned.finish(&mut self.applier.lock().seen);
+        }
+        Ok(())
     }
 
     /// Writes the cold tier, as of the newest checkpoint, into a snapshot file (reused while no
@@ -66,10 +79,10 @@ impl Store {
     /// # Errors
     /// A [`Fault`] of the cold tier, which also stops the store.
     pub fn export_snapshot(&self) -> Result<SnapshotFile, Fault> {
-        let _working = self.maintenance.lock();
+        let mut working = self.maintenance.lock();
         self.guard(|| {
             if self.cold.meta().is_none() {
-                self.write_checkpoint()?;
+                self.write_checkpoint(&mut working)?;
             }
             let file = self.cold.export()?;
             let state = State::decode(&file.meta)?.applied_state();
@@ -89,7 +102,7 @@ impl Store {
     /// [`Fault::Corrupt`] or [`Fault::Version`] for a file that is not a whole snapshot of this
     /// shard: it is gone then, and the store goes on. Any other [`Fault`] stops the store.
     pub fn import_snapshot(&self, path: &Path) -> Result<AppliedState, Fault> {
-        let _working = self.maintenance.lock();
+        let mut working = self.maintenance.lock();
         let mut refused = None;
         let state = self.guard(|| {
             let mut ledger = self.applier.lock();
@@ -104,7 +117,8 @@ impl Store {
             };
             let state = State::decode(&meta)?;
             let applied_state = state.applied_state();
-            *ledger = Ledger { state: state.clone(), ..Ledger::default() };
+            *ledger = Ledger::over(state.clone());
+            *working = Some(Learning::over(&state));
             *self.checkpointed.write() = state.clone();
             *self.hot.write() = Hot::over(state);
             self.segments.lock().clear();
@@ -122,9 +136,9 @@ impl Store {
     /// # Errors
     /// [`Fault::Corrupt`] for a state that contradicts itself; any [`Fault`] of the cold tier.
     pub fn recount(&self) -> Result<(Option<LogPosition>, Digest, Counts), Fault> {
-        let _working = self.maintenance.lock();
+        let mut working = self.maintenance.lock();
         self.guard(|| {
-            let state = self.write_checkpoint()?;
+            let state = self.write_checkpoint(&mut working)?;
             let (sum, counts) = recount::recount(&self.cold, &state)?;
             Ok((state.applied, state.digest_with(sum), counts.into()))
         })

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In reading order: `types` (what goes in and out), `keys` and `records` (what is stored),
-//! `runs` (how queues are packed), `dedup` and `window`, `digest`, `hot` (the generations), `lookup`, `tx` and
+//! `runs` (how queues are packed), `dedup`, `window` and `seen`, `digest`, `hot` (the generations), `lookup`, `tx` and
 //! `writer` (how handlers read and change), `apply` (the handlers), `checkpoint`, `query`,
 //! `recount`, `maintenance` (checkpoints and snapshots as a whole).
 //!
@@ -31,6 +31,7 @@ mod records;
 mod runs;
 mod dedup;
 mod window;
+mod seen;
 mod digest;
 mod hot;
 mod lookup;
@@ -54,6 +55,7 @@ use self::lookup::Lookup;
 use self::query::Reader;
 use self::query::messages::SegmentCache;
 use self::records::State;
+use self::seen::Learning;
 use self::tx::{Ledger, Tx};
 pub use self::types::{
     Applied, AppliedState, ConversationSummary, Counts, Digest, HistoryPage, HistoryRange, Payload,
@@ -74,8 +76,9 @@ pub struct Store {
     options: StoreOptions,
     cold: Cold,
     health: Health,
-    /// Held by whoever moves state between the tiers; knows the newest checkpoint.
-    maintenance: Mutex<()>,
+    /// Held by whoever moves state between the tiers; knows what is still to be learned of the cold
+    /// one.
+    maintenance: Mutex<Option<Learning>>,
     /// The newest checkpoint's state.
     checkpointed: RwLock<State>,
     /// Held during a batch, and while generations are swapped.
@@ -108,9 +111,9 @@ impl Store {
             options,
             cold,
             health: Health::default(),
-            maintenance: Mutex::default(),
+            maintenance: Mutex::new(Some(Learning::over(&state))),
             checkpointed: RwLock::new(state.clone()),
-            applier: Mutex::new(Ledger { state: state.clone(), ..Ledger::default() }),
+            applier: Mutex::new(Ledger::over(state.clone())),
             room: Condvar::new(),
             pressure: Condvar::new(),
             gate: RwLock::default(),

@@ -18,6 +18,7 @@ use super::hot::{Hot, MEMBER_BYTES, slot};
 use super::keys;
 use super::lookup::{self, Lookup};
 use super::records::{self, State};
+use super::seen::Seen;
 use super::writer::Writer;
 use crate::Fault;
 use crate::cold::Cold;
@@ -61,6 +62,15 @@ pub(super) struct Ledger {
     pub(super) moved: Vec<Effect>,
     /// The stored segment of dedup records that was looked at last, with its first number.
     pub(super) dedup_segment: Option<(u64, Vec<DedupRecord>)>,
+    /// Which requests the dedup window may know.
+    pub(super) seen: Seen,
+}
+
+impl Ledger {
+    /// One for a store whose newest checkpoint has this state, and nothing came after.
+    pub(super) fn over(state: State) -> Self {
+        Self { seen: Seen::from(state.dedup_next), state, ..Self::default() }
+    }
 }
 
 /// What a handler has to know of a conversation before it does anything.
@@ -254,6 +264,9 @@ impl Tx<'_> {
         hash: &DedupHash,
         key: DedupKeyRef<'_>,
     ) -> Result<Option<DedupRecord>, Fault> {
+        if self.ledger.seen.is_new(hash, self.ledger.state.dedup_head) {
+            return Ok(None);
+        }
         if let Some(record) = self.hot.find(|tier| tier.dedup.find(hash, key).cloned()) {
             return Ok(Some(record));
         }

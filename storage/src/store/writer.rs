@@ -172,6 +172,7 @@ impl Writer<'_> {
         state.dedup_next += 1;
         state.counts.dedup += 1;
         state.digest.add(digest::dedup(number, &record));
+        self.ledger.seen.add(&hash, number, self.ledger.state.dedup_head);
         self.active.bytes += self.active.dedup.push(hash, record);
     }
 
