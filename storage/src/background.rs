@@ -30,6 +30,20 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
+/// Starts a thread of lower priority.
+///
+/// # Errors
+/// The operating system's, if it gives no thread.
+pub fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(|| {
+        lower_priority();
+        work();
+    })
+}
+
 /// Linux has a priority for each thread; elsewhere the work has that of all others.
 fn lower_priority() {
     #[cfg(target_os = "linux")]

@@ -17,7 +17,7 @@ use roost_storage::fs::real::RealDisk;
 use roost_storage::fs::sim::{CrashPolicy, SimDisk};
 use roost_storage::fs::{Disk, DiskFile, OpenMode};
 use roost_storage::limits::MAX_ENTRY_BYTES;
-use roost_storage::log::{Log, LogEntry};
+use roost_storage::log::{Log, LogEntry, LogOptions};
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const CACHE_BYTES: usize = 1024 * 1024;
@@ -438,4 +438,60 @@ fn it_works_on_the_operating_systems_files() {
     let log = open(disk, SEGMENT_BYTES, 1000).unwrap();
     assert_eq!(Model::of(&log), before);
     append(&log, 300..310, 500);
+}
+
+fn open_with_zeros_ahead(disk: impl Disk) -> Log {
+    let options =
+        LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES, zeros_ahead: true };
+    Log::open(Arc::new(disk), Path::new(DIR), options).unwrap()
+}
+
+#[test]
+fn files_that_were_filled_ahead_become_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = RealDisk::open(folder.path().to_owned()).unwrap();
+    let spare = Path::new(DIR).join("spare.tmp");
+    let log = open_with_zeros_ahead(disk.clone());
+    let mut last = 0;
+    for segments in 2..6 {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while disk.open(&spare, OpenMode::Existing).and_then(|file| file.len()).ok()
+            != Some(SEGMENT_BYTES)
+        {
+            assert!(Instant::now() < deadline, "no file is filled");
+            std::thread::yield_now();
+        }
+        while log.stats().segments < segments {
+            append(&log, last..last + 10, 500);
+            last += 10;
+        }
+    }
+    let before = Model::of(&log);
+    drop(log);
+    assert!(!disk.exists(&spare).unwrap(), "what was not used is removed");
+    let log = open_with_zeros_ahead(disk);
+    assert_eq!(Model::of(&log), before);
+    append(&log, last..last + 200, 500);
+}
+
+#[test]
+fn a_file_that_was_filled_ahead_and_got_only_its_name_is_no_segment() {
+    let disk = SimDisk::new();
+    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
+    append(&log, 0..10, 500);
+    drop(log);
+    let renamed = Path::new(DIR).join("0000000002.log");
+    for path in [&renamed, &Path::new(DIR).join("spare.tmp")] {
+        let file = disk.open(path, OpenMode::CreateNew).unwrap();
+        file.write_at(0, &vec![0; SEGMENT_BYTES as usize]).unwrap();
+        file.sync().unwrap();
+    }
+    disk.sync_dir(Path::new(DIR)).unwrap();
+    let log = open_with_zeros_ahead(disk.clone());
+    assert_eq!(log.read(0, 100, usize::MAX).unwrap(), entries(0..10, 500));
+    assert!(!disk.exists(&renamed).unwrap());
+    append(&log, 10..500, 500);
+    drop(log);
+    let log = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, 0).unwrap();
+    assert_eq!(log.read(0, 1_000, usize::MAX).unwrap(), entries(0..500, 500));
 }

@@ -29,6 +29,7 @@ mod ledger;
 mod queue;
 mod recovery;
 mod segment;
+mod spare;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -65,11 +66,14 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Entries kept in memory for replication, in bytes of payload.
     pub cache_bytes: usize,
+    /// Whether a thread fills the next segment's file with zeros before it is needed: a sync of what
+    /// is written over them has no metadata to write. Costs the disk every byte twice.
+    pub zeros_ahead: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 * 1024 * 1024, cache_bytes: 32 * 1024 * 1024 }
+        Self { segment_bytes: 16 * 1024 * 1024, cache_bytes: 32 * 1024 * 1024, zeros_ahead: true }
     }
 }
 
@@ -136,7 +140,10 @@ pub struct Log {
 impl Log {
     /// Opens or makes the log in `dir` of `disk`, and replays it.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Self, Fault> {
-        let (mut log, writer) = Self::recover(disk, dir, options, Queue::default())?;
+        let (mut log, mut writer) = Self::recover(disk, dir, options, Queue::default())?;
+        if options.zeros_ahead {
+            writer.prepare_ahead();
+        }
         let thread = std::thread::Builder::new().name("roost-log".into());
         let writer = thread
             .spawn(|| writer.run())
@@ -164,7 +171,7 @@ impl Log {
         options: LogOptions,
         queue: Queue,
     ) -> Result<(Self, Writer), Fault> {
-        let segments = Segments::new(disk, dir, options.segment_bytes);
+        let segments = Segments::new(disk, dir, options);
         let Recovered { index, ledger, segments: open, active, next_sequence, chain } =
             recovery::recover(&segments, options.cache_bytes)?;
         let shared = Arc::new(Shared::new(index, open, queue));

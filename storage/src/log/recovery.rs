@@ -112,6 +112,7 @@ fn begin(segments: &Segments, cache_bytes: usize) -> Result<Recovered, Fault> {
         state: LogState::default(),
     };
     let (file, len) = segments.create(&header, 0)?;
+    segments.allocate(header.number, &*file, HEADER_BYTES)?;
     Ok(Recovered {
         index: Index::new(LogState::default(), cache_bytes),
         ledger: Ledger::default(),
@@ -149,7 +150,7 @@ fn settle(
         tracing::warn!(segment = number, offset, "cutting off a write that a crash interrupted");
         active.file.set_len(offset).map_err(failed)?;
     }
-    active.len = segments.allocate(number, &active.file)?;
+    active.len = segments.allocate(number, &*active.file, offset)?;
     active.file.sync().map_err(failed)?;
     segments.sync_dir()?;
     Ok(active)

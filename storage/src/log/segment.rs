@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::LogOptions;
 use super::format::{
     FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HEADER_BYTES, MAX_RECORD_BYTES, SegmentHeader,
 };
@@ -18,6 +19,12 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 /// Smallest and largest length that can be asked for, so that a record's place fits in 32 bits.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = HEADER_BYTES + 128..=1 << 30;
 
+/// Zeros that are written at a time, in bytes. Linux keeps together in memory what one call wrote, and
+/// counts all of it as written again when a part of it changes.
+const SPARE_PAGE_BYTES: usize = 4096;
+/// Zeros that are synced at a time, in bytes.
+const SPARE_STEP_BYTES: u64 = 1024 * 1024;
+
 const _: () =
     assert!(HEADER_BYTES + (FRAME_HEADER_BYTES + MAX_RECORD_BYTES) as u64 <= *SEGMENT_BYTES.end());
 
@@ -27,12 +34,15 @@ pub(super) struct Segments {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
+    /// Whether what will be written over is filled with zeros, where there is time for it.
+    zeros_ahead: bool,
 }
 
 impl Segments {
-    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, segment_bytes: u64) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Self {
+        let LogOptions { segment_bytes, zeros_ahead, .. } = options;
         let segment_bytes = segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        Self { disk, dir: dir.to_owned(), segment_bytes }
+        Self { disk, dir: dir.to_owned(), segment_bytes, zeros_ahead }
     }
 
     /// The path of a segment.
@@ -68,16 +78,72 @@ impl Segments {
         header: &SegmentHeader,
         record_len: usize,
     ) -> Result<(Arc<dyn DiskFile>, u64), Fault> {
-        let needed = HEADER_BYTES + (FRAME_HEADER_BYTES + record_len) as u64;
-        let len = self.segment_bytes.max(needed);
+        let len = self.segment_bytes.max(needed(record_len));
         let failed = |source| self.io("create", header.number, source);
         let file =
             self.disk.open(&self.path(header.number), OpenMode::CreateNew).map_err(failed)?;
         file.allocate(len).map_err(failed)?;
+        self.begin(header, &*file)?;
+        Ok((file, len))
+    }
+
+    /// Makes a segment of the file that [`Segments::prepare_spare`] filled.
+    pub(super) fn create_from(
+        &self,
+        header: &SegmentHeader,
+        spare: Arc<dyn DiskFile>,
+    ) -> Result<(Arc<dyn DiskFile>, u64), Fault> {
+        let failed = |source| self.io("create", header.number, source);
+        self.disk.rename(&self.spare_path(), &self.path(header.number)).map_err(failed)?;
+        self.begin(header, &*spare)?;
+        Ok((spare, self.segment_bytes))
+    }
+
+    /// Whether a segment of the usual length has room for a record of this length.
+    pub(super) fn fits(&self, record_len: usize) -> bool {
+        needed(record_len) <= self.segment_bytes
+    }
+
+    /// Fills a file for a later segment with zeros, durably. A little at a time: other writes wait
+    /// behind it.
+    pub(super) fn prepare_spare(&self) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(&self.spare_path(), OpenMode::Truncate)?;
+        self.fill(&*file, 0)?;
+        Ok(file)
+    }
+
+    /// Fills a file with zeros from `offset` on.
+    fn fill(&self, file: &dyn DiskFile, mut offset: u64) -> io::Result<()> {
+        while offset < self.segment_bytes {
+            let left = usize::try_from(self.segment_bytes - offset).unwrap_or(usize::MAX);
+            let page = &[0; SPARE_PAGE_BYTES][..left.min(SPARE_PAGE_BYTES)];
+            file.write_at(offset, page)?;
+            offset += page.len() as u64;
+            if offset.is_multiple_of(SPARE_STEP_BYTES) || offset == self.segment_bytes {
+                file.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what [`Segments::prepare_spare`] left.
+    pub(super) fn remove_spare(&self) -> io::Result<()> {
+        if self.disk.exists(&self.spare_path())? {
+            self.disk.remove(&self.spare_path())?;
+        }
+        Ok(())
+    }
+
+    fn spare_path(&self) -> PathBuf {
+        self.dir.join("spare.tmp")
+    }
+
+    /// Writes a segment's header; the segment is there when this returns.
+    fn begin(&self, header: &SegmentHeader, file: &dyn DiskFile) -> Result<(), Fault> {
+        let failed = |source| self.io("create", header.number, source);
         file.write_at(0, &header.encode()).map_err(failed)?;
         file.sync().map_err(failed)?;
-        self.sync_dir()?;
-        Ok((file, len))
+        self.sync_dir()
     }
 
     /// Opens a segment for reading through a window.
@@ -88,10 +154,18 @@ impl Segments {
         Ok(Reader { segments: self, number, file, len, start: 0, window: Vec::new() })
     }
 
-    /// Gives a segment its full length again, zeros behind what is there.
-    pub(super) fn allocate(&self, number: u32, file: &Arc<dyn DiskFile>) -> Result<u64, Fault> {
+    /// Gives a segment its full length, zeros behind the `used` bytes that are there.
+    pub(super) fn allocate(
+        &self,
+        number: u32,
+        file: &dyn DiskFile,
+        used: u64,
+    ) -> Result<u64, Fault> {
         let failed = |source| self.io("allocate", number, source);
         file.allocate(self.segment_bytes).map_err(failed)?;
+        if self.zeros_ahead {
+            self.fill(file, used).map_err(failed)?;
+        }
         file.len().map_err(failed)
     }
 
@@ -113,6 +187,11 @@ impl Segments {
         let failed = |source| Fault::io(format!("sync {}", self.dir.display()), source);
         self.disk.sync_dir(&self.dir).map_err(failed)
     }
+}
+
+/// The length of a segment that has room for one record.
+fn needed(record_len: usize) -> u64 {
+    HEADER_BYTES + (FRAME_HEADER_BYTES + record_len) as u64
 }
 
 /// Reads a segment from its front to its back, a window at a time.

@@ -15,8 +15,9 @@ use super::format::{
 use super::index::Location;
 use super::ledger::Ledger;
 use super::queue::Call;
-use super::recovery::Active;
+use super::recovery::{Active, OpenSegment};
 use super::segment::Segments;
+use super::spare::Spares;
 use super::{Done, Shared};
 use crate::Fault;
 use crate::planted::{self, Bug};
@@ -39,6 +40,8 @@ pub(super) struct Writer {
     waiting: Vec<Done>,
     /// Whether the frame holds a purge.
     purging: bool,
+    /// Files for the next segments, if they are prepared.
+    spares: Option<Spares>,
 }
 
 impl Writer {
@@ -61,7 +64,13 @@ impl Writer {
             places: Vec::new(),
             waiting: Vec::new(),
             purging: false,
+            spares: None,
         }
+    }
+
+    /// Has the next segments' files prepared by a thread of their own.
+    pub(super) fn prepare_ahead(&mut self) {
+        self.spares = Spares::start(self.segments.clone());
     }
 
     /// Writes until the queue is closed and empty, or a fault.
@@ -130,13 +139,29 @@ impl Writer {
                 salt: self.chain,
                 state: self.ledger.state().clone(),
             };
-            let (file, len) = self.segments.create(&header, record_len)?;
+            let (file, len) = self.create_segment(&header, record_len)?;
             self.shared.add_segment(header.number, file.clone(), len);
             let SegmentHeader { number, salt, .. } = header;
             self.active = Active { number, file, salt, offset: HEADER_BYTES, len };
         }
         self.frame.resize(FRAME_HEADER_BYTES, 0);
         Ok(())
+    }
+
+    fn create_segment(
+        &mut self,
+        header: &SegmentHeader,
+        record_len: usize,
+    ) -> Result<OpenSegment, Fault> {
+        if self.segments.fits(record_len)
+            && let Some(spares) = &self.spares
+            && let Some(file) = spares.take()
+        {
+            let created = self.segments.create_from(header, file)?;
+            spares.wish();
+            return Ok(created);
+        }
+        self.segments.create(header, record_len)
     }
 
     /// Makes the frame durable, and tells those who wait.

@@ -76,7 +76,9 @@ pub(crate) fn entry(term: u64, index: u64, payload: impl Into<Bytes>) -> LogEntr
 pub(crate) const DIR: &str = "log";
 
 pub(crate) fn open(disk: impl Disk, segment_bytes: u64, cache_bytes: usize) -> Result<Log, Fault> {
-    Log::open(Arc::new(disk), Path::new(DIR), LogOptions { segment_bytes, cache_bytes })
+    // Without a thread more, so that operations of the disk come in one order.
+    let options = LogOptions { segment_bytes, cache_bytes, zeros_ahead: false };
+    Log::open(Arc::new(disk), Path::new(DIR), options)
 }
 
 /// A callback, and where its outcome arrives.

@@ -170,7 +170,11 @@ impl Node {
                 .map_err(fault)?;
         let wake = Arc::new(Notify::new());
         let woken = wake.clone();
-        let options = LogOptions { segment_bytes: plan.segment_bytes, cache_bytes: 16 * 1024 };
+        let options = LogOptions {
+            segment_bytes: plan.segment_bytes,
+            cache_bytes: 16 * 1024,
+            zeros_ahead: false,
+        };
         let (log, driver) =
             Log::open_driven(disk.clone(), Path::new(LOG_FOLDER), options, move || {
                 wake.notify_one();

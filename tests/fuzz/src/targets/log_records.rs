@@ -17,7 +17,7 @@ pub(super) struct LogRecords;
 const FOLDER: &str = "log";
 
 fn options() -> LogOptions {
-    LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1 << 20 }
+    LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1 << 20, zeros_ahead: false }
 }
 
 fn open(disk: &SimDisk) -> Result<(Log, LogDriver), roost_storage::Fault> {
