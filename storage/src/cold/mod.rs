@@ -1,7 +1,7 @@
 //! The cold tier: what was checkpointed, in an engine that needs to be neither atomic nor trusted.
 //!
-//! A checkpoint is all or nothing, although the engine below is not. Its changes first go into a
-//! journal file, checksummed and synced; once the journal has its name, the checkpoint *is*: a
+//! A checkpoint is all or nothing. An engine that keeps this promise itself gets the changes at once
+//! ([`Engine::writes_sorted_whole`]). For any other they first go into a journal file, checksummed and synced; once the journal has its name, the checkpoint *is*: a
 //! crash from then on ends with [`Cold::open`] putting the journal again, which changes nothing
 //! that is already in place. Before that moment the engine was not touched, and the previous
 //! checkpoint stands.
@@ -162,7 +162,8 @@ impl Cold {
     /// gives them in the order of their keys, each key once, and may read the tier meanwhile.
     /// Durable on return. After an error the tier stops: only opening it again tells what holds.
     ///
-    /// The engine gets the changes from the journal, a frame at a time, as after a crash.
+    /// An engine that is not atomic gets the changes from the journal, a frame at a time, as after a
+    /// crash.
     pub(crate) fn checkpoint(
         &self,
         meta: &[u8],
@@ -173,11 +174,36 @@ impl Cold {
             if meta.len() > MAX_VALUE_BYTES {
                 return Err(Fault::corrupt("a checkpoint's meta is larger than any value"));
             }
+            if self.engine.writes_sorted_whole() {
+                return self.put_whole(meta, changes);
+            }
             let journal = self.path(JOURNAL);
             self.write_journal(meta, &journal, changes)?;
             self.put_file(&mut self.open_file(&journal, FileKind::Journal)?, false)?;
             self.finish_checkpoint()
         })
+    }
+
+    /// Puts a checkpoint into an engine that takes it as a whole.
+    fn put_whole(
+        &self,
+        meta: &[u8],
+        changes: impl FnOnce(&mut Sink<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut stored = key::stored(self.shard, key::META);
+        let mut order = Order::default();
+        let mut changes = Some(changes);
+        self.engine.write_sorted(&mut |sink| {
+            let Some(changes) = changes.take() else { return Ok(()) };
+            sink(ChangeRef::Put(&stored, meta))?;
+            changes(&mut |change| {
+                order.check(change)?;
+                key::store(&mut stored, self.shard, change.key());
+                sink(change.with_key(&stored))
+            })
+        })?;
+        *self.meta.write() = Some(meta.to_vec());
+        Ok(())
     }
 
     fn write_journal(
@@ -190,14 +216,9 @@ impl Cold {
         let head = Head { shard: self.shard, base, meta: meta.to_vec() };
         let draft = self.path(JOURNAL_DRAFT);
         let mut writer = Writer::create(&*self.disk, &draft, FileKind::Journal, head)?;
-        let mut last_key = Vec::new();
+        let mut order = Order::default();
         changes(&mut |change| {
-            key::check(change)?;
-            if change.key() <= last_key.as_slice() {
-                return Err(Fault::corrupt("a checkpoint's keys do not ascend"));
-            }
-            last_key.clear();
-            last_key.extend_from_slice(change.key());
+            order.check(change)?;
             writer.push(change)
         })?;
         writer.finish()?;
@@ -313,6 +334,24 @@ impl Cold {
     pub(crate) fn incoming_path(&self) -> PathBuf {
         let n = self.incoming.fetch_add(1, Ordering::Relaxed);
         self.path(&format!("{}{n}", snapshot::INCOMING_PREFIX))
+    }
+}
+
+/// Holds a checkpoint's changes to their bounds and their order.
+#[derive(Default)]
+struct Order {
+    last: Vec<u8>,
+}
+
+impl Order {
+    fn check(&mut self, change: ChangeRef<'_>) -> Result<(), Fault> {
+        key::check(change)?;
+        if change.key() <= self.last.as_slice() {
+            return Err(Fault::corrupt("a checkpoint's keys do not ascend"));
+        }
+        self.last.clear();
+        self.last.extend_from_slice(change.key());
+        Ok(())
     }
 }
 

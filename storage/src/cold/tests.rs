@@ -26,7 +26,11 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        Self { disk: SimDisk::new(), engine: Arc::new(MemoryEngine::new()) }
+        Self::on(MemoryEngine::new())
+    }
+
+    fn on(engine: MemoryEngine) -> Self {
+        Self { disk: SimDisk::new(), engine: Arc::new(engine) }
     }
 
     fn open(&self) -> Result<Cold, Fault> {
@@ -343,6 +347,46 @@ fn a_journal_is_not_put_into_an_engine_that_lost_what_it_builds_on() {
     let fault = emptied.open().expect_err("an empty engine under a journal");
     assert!(matches!(fault, Fault::Corrupt(_)), "{fault}");
     assert_eq!(node.open().unwrap().meta().unwrap(), b"second");
+}
+
+#[test]
+fn an_engine_that_takes_checkpoints_whole_gets_no_journal() {
+    let node = Node::on(MemoryEngine::whole());
+    let cold = node.open().unwrap();
+    cold.checkpoint_of(b"first", changes(1)).unwrap();
+    assert_eq!(node.engine.operations(), 1);
+    assert_eq!(cold.meta().unwrap(), b"first");
+    let before = state(&cold);
+    node.disk.fail_at(node.disk.operations() + 1);
+    cold.checkpoint_of(b"second", vec![put("b", "1"), put("a", "2")]).unwrap();
+    let unordered = |sink: &mut Sink<'_>| {
+        sink(put("b", "1").as_ref())?;
+        sink(put("a", "2").as_ref())
+    };
+    let fault = cold.checkpoint(b"third", unordered).expect_err("keys that do not ascend");
+    assert!(matches!(fault, Fault::Corrupt(_)), "{fault}");
+    let again = node.crash(CrashPolicy::LoseUnsynced, 0).open().unwrap();
+    assert_eq!(again.meta().unwrap(), b"second");
+    assert_eq!(content(&again).len(), before.1.len() + 2);
+}
+
+/// Folders of an earlier version have one.
+#[test]
+fn a_journal_is_put_also_into_an_engine_that_needs_none() {
+    let node = node_with_a_journal();
+    let engine = MemoryEngine::whole();
+    engine
+        .write(
+            node.engine
+                .scan(&[], &[0xff], usize::MAX)
+                .unwrap()
+                .into_iter()
+                .map(|(key, value)| Change::Put(key, value))
+                .collect(),
+        )
+        .unwrap();
+    let newer = Node { disk: node.disk, engine: Arc::new(engine) };
+    assert_eq!(newer.open().unwrap().meta().unwrap(), b"second");
 }
 
 #[test]

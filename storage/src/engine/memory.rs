@@ -6,17 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Change, Direction, Engine, Visitor, batches, visit_pairs};
+use super::{Change, Direction, Engine, Feed, Visitor, batches, visit_pairs};
 use crate::Fault;
 
 /// Ordered keys and values in memory.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     state: RwLock<State>,
+    /// What [`Engine::writes_sorted_whole`] says.
+    whole: bool,
+    gets: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -36,9 +40,19 @@ impl MemoryEngine {
         Self::default()
     }
 
+    /// An empty engine whose sorted writes are all or nothing.
+    pub fn whole() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
     /// How many write batches, flushes and clears were begun.
     pub fn operations(&self) -> u64 {
         self.state.read().operations
+    }
+
+    /// How often a key was looked up.
+    pub fn gets(&self) -> u64 {
+        self.gets.load(Ordering::Relaxed)
     }
 
     /// Makes the operation after `operations` more of them fail, and all changes after it.
@@ -66,7 +80,7 @@ impl MemoryEngine {
                 put(&mut kept, change.clone());
             }
         }
-        Self::holding(kept)
+        self.holding(kept)
     }
 
     /// Whether it has failed, as [`MemoryEngine::fail_after`] asked.
@@ -81,12 +95,13 @@ impl MemoryEngine {
 
     /// The engine as a restart finds it when nothing survives but what was flushed.
     pub fn crash_losing_unflushed(&self) -> Self {
-        Self::holding(self.state.read().flushed.clone())
+        self.holding(self.state.read().flushed.clone())
     }
 
-    fn holding(content: BTreeMap<Vec<u8>, Bytes>) -> Self {
+    /// An engine of the same kind.
+    fn holding(&self, content: BTreeMap<Vec<u8>, Bytes>) -> Self {
         let state = State { current: content.clone(), flushed: content, ..State::default() };
-        Self { state: RwLock::new(state) }
+        Self { state: RwLock::new(state), whole: self.whole, ..Self::default() }
     }
 }
 
@@ -104,10 +119,17 @@ impl State {
         put(&mut self.current, change.clone());
         self.unflushed.push(change);
     }
+
+    fn flush(&mut self) {
+        for change in std::mem::take(&mut self.unflushed) {
+            put(&mut self.flushed, change);
+        }
+    }
 }
 
 impl Engine for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         Ok(self.state.read().current.get(key).map(|value| value.to_vec()))
     }
 
@@ -144,12 +166,30 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn write_sorted(&self, feed: &mut Feed<'_>) -> Result<(), Fault> {
+        let mut changes = Vec::new();
+        feed(&mut |change| {
+            changes.push(change.to_change());
+            Ok(())
+        })?;
+        if !self.whole {
+            return self.write(changes);
+        }
+        let mut state = self.state.write();
+        state.begin()?;
+        changes.into_iter().for_each(|change| state.change(change));
+        state.flush();
+        Ok(())
+    }
+
+    fn writes_sorted_whole(&self) -> bool {
+        self.whole
+    }
+
     fn flush(&self) -> Result<(), Fault> {
         let mut state = self.state.write();
         state.begin()?;
-        for change in std::mem::take(&mut state.unflushed) {
-            put(&mut state.flushed, change);
-        }
+        state.flush();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The cold tier's engine: ordered keys and values, and nothing more.
 //!
-//! The cold tier takes atomicity from its own journal, so an engine only has to order keys, take
-//! small batches and say when they are durable. Three do: [`memory`] for tests and the simulation,
+//! An engine has to order keys, take small batches and say when they are durable. Whether a checkpoint
+//! as a whole is atomic, it may leave to the cold tier's journal. Three do that much: [`memory`] for tests and the simulation,
 //! [`fjall`] by default, [`sled`] as the alternative. One conformance suite runs on all of them.
 //!
 //! [`open`] picks one by configuration and marks the folder with it, so that a data folder made
@@ -18,6 +18,7 @@ use crate::Fault;
 use crate::limits::{MAX_ENGINE_BATCH_KEYS, TARGET_ENGINE_BATCH_BYTES};
 
 mod folder;
+mod writeback;
 pub mod memory;
 pub mod sled;
 pub mod fjall;
@@ -189,6 +190,11 @@ pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
             self.write(std::mem::take(&mut piece))
         })?;
         self.write(piece)
+    }
+    /// Whether [`Engine::write_sorted`] is all or nothing, also at a crash, and durable on return. The
+    /// cold tier needs no journal then.
+    fn writes_sorted_whole(&self) -> bool {
+        false
     }
     /// Below how many bytes a value that goes on growing is better written again than followed by
     /// another one. 0 where small values cost little and rewriting them costs more.

@@ -84,7 +84,11 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        Self { disk: SimDisk::new(), engine: Arc::new(MemoryEngine::new()) }
+        Self::on(MemoryEngine::new())
+    }
+
+    fn on(engine: MemoryEngine) -> Self {
+        Self { disk: SimDisk::new(), engine: Arc::new(engine) }
     }
 
     fn open(&self) -> Result<Store, Fault> {
@@ -208,20 +212,29 @@ fn receive(disk: &SimDisk, path: &Path, bytes: &[u8]) -> Result<(), Fault> {
 
 #[test]
 fn every_crash_point_of_disk_and_engine_leads_to_the_state_of_an_uninterrupted_run() {
+    stop_everywhere(MemoryEngine::new);
+}
+
+#[test]
+fn so_it_does_with_an_engine_that_takes_checkpoints_whole() {
+    stop_everywhere(MemoryEngine::whole);
+}
+
+fn stop_everywhere(engine: fn() -> MemoryEngine) {
     let reference = Reference::new();
-    let whole = Machine::new();
+    let whole = Machine::on(engine());
     let acknowledged = reference.play(&whole);
     assert_eq!(acknowledged.map(|position| position.index), Some(10));
     let (disk_operations, engine_operations) = (whole.disk.operations(), whole.engine.operations());
-    assert!(disk_operations > 40 && engine_operations > 10);
+    assert!(disk_operations > 15 && engine_operations > 5);
     for n in 1..=disk_operations {
-        let machine = Machine::new();
+        let machine = Machine::on(engine());
         machine.disk.stop_at(n);
         let acknowledged = reference.play(&machine);
         reference.check_recovery(&machine, acknowledged, n);
     }
     for n in 0..engine_operations {
-        let machine = Machine::new();
+        let machine = Machine::on(engine());
         machine.engine.fail_after(n);
         let acknowledged = reference.play(&machine);
         reference.check_recovery(&machine, acknowledged, 1_000 + n);

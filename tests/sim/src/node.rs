@@ -106,7 +106,11 @@ impl Node {
             id,
             running: None,
             disk: SimDisk::new(),
-            engine: Arc::new(MemoryEngine::new()),
+            engine: Arc::new(if plan.whole_checkpoints {
+                MemoryEngine::whole()
+            } else {
+                MemoryEngine::new()
+            }),
             clock: Clock::default(),
             paused_until: None,
             missed_ms: 0,

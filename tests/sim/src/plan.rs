@@ -121,6 +121,8 @@ pub(crate) struct Plan {
     pub(crate) segment_bytes: u64,
     /// The store's bound on dirty memory.
     pub(crate) dirty_bytes: usize,
+    /// Whether the engine takes a checkpoint as a whole.
+    pub(crate) whole_checkpoints: bool,
     /// Commands that a node takes in at a time.
     pub(crate) max_commands: usize,
     /// How long a client may read nothing, in milliseconds.
@@ -155,6 +157,7 @@ impl Plan {
             log_keep_entries: *random.pick(&[0, 5, 30, 200, 5_000]),
             segment_bytes: *random.pick(&[8 * 1024, 32 * 1024, 256 * 1024]),
             dirty_bytes: *random.pick(&[16 * 1024, 256 * 1024, 4 * 1024 * 1024]),
+            whole_checkpoints: Random::new(seed).fork("whole checkpoints").percent(50),
             max_commands: *random.pick(&[2, 5, 64, 16_384]),
             write_timeout_ms: *random.pick(&[1_000, 20_000]),
             faults: Vec::new(),

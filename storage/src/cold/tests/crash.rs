@@ -63,8 +63,17 @@ fn check_recovery(
 
 #[test]
 fn every_crash_point_recovers_to_a_whole_state_that_is_not_older_than_acknowledged() {
+    stop_everywhere(MemoryEngine::new);
+}
+
+#[test]
+fn so_it_does_on_an_engine_that_takes_checkpoints_whole() {
+    stop_everywhere(MemoryEngine::whole);
+}
+
+fn stop_everywhere(engine: fn() -> MemoryEngine) {
     let (snapshot, _) = foreign_snapshot();
-    let reference = Node::new();
+    let reference = Node::on(engine());
     let cold = reference.open().unwrap();
     let mut states = vec![state(&cold)];
     for step in SCRIPT {
@@ -73,18 +82,18 @@ fn every_crash_point_recovers_to_a_whole_state_that_is_not_older_than_acknowledg
     }
     let (disk_operations, engine_operations) =
         (reference.disk.operations(), reference.engine.operations());
-    assert!(disk_operations > 40 && engine_operations > 10);
+    assert!(disk_operations > 20 && engine_operations > 5);
 
     for n in 1..=disk_operations {
         for fault in [SimDisk::stop_at, SimDisk::fail_at] {
-            let node = Node::new();
+            let node = Node::on(engine());
             fault(&node.disk, n);
             let acknowledged = play(&node, &snapshot);
             check_recovery(&node, acknowledged, &states, n);
         }
     }
     for n in 0..engine_operations {
-        let node = Node::new();
+        let node = Node::on(engine());
         node.engine.fail_after(n);
         let acknowledged = play(&node, &snapshot);
         check_recovery(&node, acknowledged, &states, n);
