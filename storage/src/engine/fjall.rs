@@ -1,8 +1,7 @@
 //! The default engine: fjall 3, a log-structured merge tree.
 //!
-//! One keyspace holds everything. fjall's journal is synced only by [`Engine::flush`]: between two of
-//! them the cold tier's own journal is what counts, so syncing earlier would gain nothing. A
-//! checkpoint goes past it, straight into tables.
+//! One keyspace holds everything. A checkpoint goes past fjall's journal, straight into tables, and
+//! is there as a whole once they are listed: the cold tier writes no journal of its own for it.
 //!
 //! To clear is to replace the keyspace. fjall's own `clear` stays in its journal, and is done again
 //! at the next start: also to tables that came later, past the journal.
@@ -14,6 +13,7 @@ use fjall::config::PartitioningPolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use parking_lot::RwLock;
 
+use super::writeback::Writeback;
 use super::{
     Change, ChangeRef, Direction, Engine, Feed, Visitor, batches, cannot_open, visit_pairs,
 };
@@ -32,6 +32,7 @@ const WORKERS: usize = 1;
 pub struct FjallEngine {
     db: Database,
     keyspace: RwLock<Keyspace>,
+    writeback: Writeback,
 }
 
 impl FjallEngine {
@@ -47,7 +48,7 @@ impl FjallEngine {
             .map_err(|error| Fault::io("start a thread to open fjall", error))?;
         let db = opened.map_err(failed)?;
         let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
-        Ok(Self { db, keyspace: RwLock::new(keyspace) })
+        Ok(Self { db, keyspace: RwLock::new(keyspace), writeback: Writeback::start() })
     }
 
     fn keyspace(&self) -> Keyspace {
@@ -106,9 +107,11 @@ impl Engine for FjallEngine {
         0
     }
 
-    /// Straight into tables, past journal and memory.
+    /// Straight into tables, past journal and memory. fjall syncs them and their folder, then the list
+    /// of tables that names them, and then replaces the file that names the list.
     fn write_sorted(&self, feed: &mut Feed<'_>) -> Result<(), Fault> {
         let keyspace = self.keyspace();
+        self.writeback.expect(keyspace.path());
         let mut ingestion = keyspace.start_ingestion()?;
         feed(&mut |change| {
             match change {
@@ -118,6 +121,10 @@ impl Engine for FjallEngine {
             Ok(())
         })?;
         Ok(ingestion.finish()?)
+    }
+
+    fn writes_sorted_whole(&self) -> bool {
+        true
     }
 
     fn flush(&self) -> Result<(), Fault> {
