@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use roost_cluster::{Cluster, ClusterOptions, PeerTls};
+use roost_cluster::{Cluster, ClusterOptions, PeerTls, checkpoints};
 use roost_storage::engine;
 use roost_storage::fs::real::RealDisk;
 use roost_storage::fs::{Disk, OpenMode};
@@ -210,6 +210,7 @@ async fn open_storage(
         let options = StoreOptions {
             shard: SHARD,
             dirty_bytes: config.dirty_bytes,
+            checkpoint_early: checkpoints::early(config.node_id),
             ..StoreOptions::default()
         };
         let store = Store::open(disk.clone(), &shard.join("state"), engine, options)?;

@@ -22,7 +22,7 @@ mod member;
 mod propose;
 mod start;
 
-pub use roost_raft::{ReplicaOptions, TransportError, host};
+pub use roost_raft::{ReplicaOptions, TransportError, checkpoints, host};
 pub use start::{ClusterOptions, NodeOptions, StartError};
 pub use transport::{Link, LinkClose, LinkConnection, PeerServer, PeerTls, TlsError};
 

@@ -62,7 +62,7 @@ impl ReplicaOptions {
             node_id,
             log_keep_entries: 20_000,
             log_keep_bytes: 128 * 1024 * 1024,
-            checkpoint_entries: checkpoints::DUE_ENTRIES,
+            checkpoint_entries: checkpoints::due_entries(node_id),
             clock: host::unix_ms,
         }
     }

@@ -85,7 +85,7 @@ pub struct Store {
     applier: Mutex<Ledger>,
     /// A checkpoint ended, or the store stopped. Goes with `applier`.
     room: Condvar,
-    /// The active generation passed half the bound, or the store stopped. Goes with `applier`.
+    /// The active generation passed its share of the bound, or the store stopped. Goes with `applier`.
     pressure: Condvar,
     /// Held shared by queries, and exclusively while a snapshot replaces everything.
     gate: RwLock<()>,
@@ -140,7 +140,7 @@ impl Store {
             apply::check_position(tx.ledger.state.applied, position, self.options.index_gaps)
                 .and_then(|()| apply::entry(&mut tx, position, payload))
                 .inspect_err(|fault| self.fail_applying(fault))?;
-        if tx.hot.active.bytes > self.options.dirty_bytes / 2 {
+        if tx.hot.active.bytes > self.options.pressure_bytes() {
             self.pressure.notify_all();
         }
         Ok(applied)
@@ -182,7 +182,7 @@ impl Store {
         self.checkpointed.read().applied_state()
     }
 
-    /// Blocks until dirty state passes half its bound (`true`) or [`Store::stop`] is called or the
+    /// Blocks until dirty state makes a checkpoint due (`true`), or [`Store::stop`] is called or the
     /// store stopped at a fault (`false`).
     pub fn wait_for_pressure(&self) -> bool {
         let mut ledger = self.applier.lock();
@@ -190,7 +190,7 @@ impl Store {
             if self.health.check_serving().is_err() {
                 return false;
             }
-            if self.hot.read().active.bytes > self.options.dirty_bytes / 2 {
+            if self.hot.read().active.bytes > self.options.pressure_bytes() {
                 return true;
             }
             self.pressure.wait(&mut ledger);

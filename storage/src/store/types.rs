@@ -14,6 +14,9 @@ pub struct StoreOptions {
     /// Dirty state that the hot tier may hold; past it, [`Store::apply`](super::Store::apply) waits
     /// for a checkpoint.
     pub dirty_bytes: usize,
+    /// Sixteenths of `dirty_bytes`, up to 7, by which a checkpoint is due earlier than at half of it.
+    /// Replicas apply the same entries: with different figures they do not all checkpoint at once.
+    pub checkpoint_early: u8,
     /// Whether `apply` runs the checkpoint itself when it would have to wait (simulation, tests),
     /// instead of waiting for the thread that calls [`Store::checkpoint`](super::Store::checkpoint).
     pub inline_checkpoints: bool,
@@ -21,11 +24,19 @@ pub struct StoreOptions {
     pub index_gaps: bool,
 }
 
+impl StoreOptions {
+    /// Bytes of the active generation from which on a checkpoint is due.
+    pub(super) fn pressure_bytes(&self) -> usize {
+        self.dirty_bytes / 16 * usize::from(8 - self.checkpoint_early.min(7))
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             shard: ShardId(0),
             dirty_bytes: limits::DEFAULT_DIRTY_BYTES,
+            checkpoint_early: 0,
             inline_checkpoints: false,
             index_gaps: false,
         }
