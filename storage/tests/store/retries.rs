@@ -1,8 +1,11 @@
 //! Retries: what a client id names, for how long, and that a repeated command is done once.
 
+use std::sync::Arc;
+
 use crate::commands::{direct, refused, sent};
 use crate::support::*;
 use roost_storage::command::{Rejection, Target};
+use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::limits::DEDUP_WINDOW_MS;
 
 #[test]
@@ -87,6 +90,52 @@ fn a_retry_is_answered_wherever_its_record_lies() {
         if round == 2 {
             node.reopen();
         }
+    }
+}
+
+/// The filter in memory: what it says is new is not looked up.
+#[test]
+fn new_requests_are_looked_up_only_until_the_store_learned_what_it_holds() {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut node = Node::with(Arc::clone(&engine) as _, options());
+    let send = |n: u64| send_to("alice", "bob", &n.to_string(), "hi");
+    for n in 1..=200 {
+        node.run_at(1_000, send(n)).unwrap();
+    }
+    node.store.checkpoint().unwrap();
+    node.reopen();
+    let looks_up = |node: &mut Node, n: u64| {
+        node.run_at(2_000, send_to("alice", "bob", "warm-up", "hi")).unwrap();
+        let before = engine.gets();
+        node.run_at(2_000, send(n)).unwrap();
+        engine.gets() > before
+    };
+    assert!(looks_up(&mut node, 201), "nothing is learned yet");
+    for n in [1, 100, 200] {
+        assert_eq!(sent(node.run_at(2_000, send(n))).1, n);
+    }
+    node.store.checkpoint().unwrap();
+    assert!(!looks_up(&mut node, 202), "it is new, and the store knows that");
+    for n in [1, 100, 200, 201, 202] {
+        assert!(sent(node.run_at(2_000, send(n))).2 <= 2_000);
+    }
+    assert_eq!(sent(node.run_at(3_000, send(200))), (direct("alice", "bob"), 200, 1_000, false));
+}
+
+#[test]
+fn a_snapshot_brings_requests_that_are_known_before_and_after_they_are_learned() {
+    let mut node = Node::new();
+    let send = |n: u64| send_to("alice", "bob", &n.to_string(), "hi");
+    for n in 1..=200 {
+        node.run_at(1_000, send(n)).unwrap();
+    }
+    let mut other = node.clone_by_snapshot(Arc::new(MemoryEngine::whole()));
+    for _ in 0..2 {
+        for n in [1, 128, 200] {
+            assert_eq!(sent(other.run_at(2_000, send(n))).1, n);
+        }
+        other.run_at(2_000, send(1_000 + other.log.len() as u64)).unwrap();
+        other.store.checkpoint().unwrap();
     }
 }
 
