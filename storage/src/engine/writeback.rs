@@ -8,19 +8,21 @@
 //! This changes when bytes are written, not what a sync promises. Where the operating system has no
 //! such request, nothing happens.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::background;
 
 /// Between two looks, while files grow.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Looks without growth after which a file is taken for whole.
+const SETTLED_AFTER: u32 = 50;
 /// Without growth for so long, looking ends. Merging follows a checkpoint sooner than that.
 const REST_AFTER: Duration = Duration::from_secs(2);
 
@@ -80,45 +82,96 @@ impl Drop for Writeback {
     }
 }
 
-/// How far each file was written out.
+/// The files of a folder's folders.
 #[derive(Default)]
 struct Files {
-    written: HashMap<(OsString, OsString), u64>,
-    /// Whether what was there at the first look is known.
+    folders: Vec<Folder>,
+    /// Whether the folders are known, and what was in them at first.
     begun: bool,
+}
+
+struct Folder {
+    path: PathBuf,
+    /// When files came or went last.
+    changed: Option<SystemTime>,
+    known: HashSet<OsString>,
+    growing: Vec<Growing>,
+}
+
+/// A file that came while we looked.
+struct Growing {
+    path: PathBuf,
+    /// How far it was written out.
+    written: u64,
+    /// Looks since it grew.
+    still: u32,
 }
 
 impl Files {
     /// Has what grew since the last look written out; whether anything did.
     fn look(&mut self, folder: &Path) -> io::Result<bool> {
-        let mut grew = false;
-        let mut found = HashMap::with_capacity(self.written.len());
-        for inner in fs::read_dir(folder)? {
-            let inner = inner?;
-            if !inner.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(inner.path())? {
-                let file = file?;
-                let name = (inner.file_name(), file.file_name());
-                let len = match file.metadata() {
-                    Ok(metadata) if metadata.is_file() => metadata.len(),
-                    _ => continue,
-                };
-                let before = match self.written.get(&name) {
-                    Some(&before) => before,
-                    None if self.begun => 0,
-                    None => len,
-                };
-                if len > before {
-                    grew = true;
-                    write_out(&file.path(), before, len - before);
+        if !self.begun {
+            for inner in fs::read_dir(folder)? {
+                let inner = inner?;
+                if inner.file_type()?.is_dir() {
+                    self.folders.push(Folder::of(inner.path()));
                 }
-                found.insert(name, len);
             }
         }
-        (self.written, self.begun) = (found, true);
+        let mut grew = false;
+        for folder in &mut self.folders {
+            folder.list(self.begun)?;
+            folder.growing.retain_mut(|file| file.look(&mut grew));
+        }
+        self.begun = true;
         Ok(grew)
+    }
+}
+
+impl Folder {
+    fn of(path: PathBuf) -> Self {
+        Self { path, changed: None, known: HashSet::new(), growing: Vec::new() }
+    }
+
+    /// Finds files that came, if any did; at the first time, those that were written just now.
+    fn list(&mut self, begun: bool) -> io::Result<()> {
+        let changed = fs::metadata(&self.path)?.modified()?;
+        if self.changed == Some(changed) {
+            return Ok(());
+        }
+        let mut found = HashSet::with_capacity(self.known.len());
+        for file in fs::read_dir(&self.path)? {
+            let file = file?;
+            let name = file.file_name();
+            let is_new = if begun { !self.known.contains(&name) } else { is_recent(&file) };
+            if is_new {
+                let path = self.path.join(&name);
+                self.growing.push(Growing { path, written: 0, still: 0 });
+            }
+            found.insert(name);
+        }
+        (self.known, self.changed) = (found, Some(changed));
+        Ok(())
+    }
+}
+
+/// Whether a file may be one that is being written.
+fn is_recent(file: &DirEntry) -> bool {
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    // One from the future, after the clock was set, is worth a look too.
+    modified.is_some_and(|at| at.elapsed().map_or(true, |age| age < REST_AFTER))
+}
+
+impl Growing {
+    /// Has what came written out; `false` once the file is gone, or does not grow any more.
+    fn look(&mut self, grew: &mut bool) -> bool {
+        let Ok(metadata) = fs::metadata(&self.path) else { return false };
+        self.still += 1;
+        if metadata.is_file() && metadata.len() > self.written {
+            write_out(&self.path, self.written, metadata.len() - self.written);
+            (self.written, self.still, *grew) = (metadata.len(), 0, true);
+        }
+        self.still < SETTLED_AFTER
     }
 }
 
@@ -138,6 +191,8 @@ fn write_out(_path: &Path, _offset: u64, _len: u64) {}
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -145,15 +200,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tables = folder.path().join("tables");
         fs::create_dir(&tables).unwrap();
-        fs::write(tables.join("1"), [1; 5_000]).unwrap();
+        let old = File::create(tables.join("1")).unwrap();
+        old.set_modified(SystemTime::now() - 2 * REST_AFTER).unwrap();
         let mut files = Files::default();
-        assert!(!files.look(folder.path()).unwrap(), "it was there before");
-        fs::write(tables.join("2"), [2; 9_000]).unwrap();
+        let mut table = File::create(tables.join("2")).unwrap();
+        for _ in 0..3 {
+            table.write_all(&[2; 9_000]).unwrap();
+            assert!(files.look(folder.path()).unwrap());
+            assert!(!files.look(folder.path()).unwrap());
+        }
+        assert_eq!(files.folders[0].growing.len(), 1, "the other is from before");
+        assert_eq!(files.folders[0].growing[0].written, 27_000);
+        fs::write(tables.join("3"), [3; 10]).unwrap();
         assert!(files.look(folder.path()).unwrap());
-        assert!(!files.look(folder.path()).unwrap());
         fs::remove_file(tables.join("1")).unwrap();
-        assert!(!files.look(folder.path()).unwrap());
-        assert_eq!(fs::read(tables.join("2")).unwrap(), [2; 9_000]);
+        for _ in 0..SETTLED_AFTER {
+            assert!(!files.look(folder.path()).unwrap());
+        }
+        assert!(files.folders[0].growing.is_empty(), "it is whole");
+        assert_eq!(fs::read(tables.join("2")).unwrap(), [2; 27_000]);
     }
 
     #[test]
