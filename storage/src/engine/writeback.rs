@@ -10,12 +10,13 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use crate::background;
 
@@ -23,8 +24,10 @@ use crate::background;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Looks without growth after which a file is taken for whole.
 const SETTLED_AFTER: u32 = 50;
-/// Without growth for so long, looking ends. Merging follows a checkpoint sooner than that.
-const REST_AFTER: Duration = Duration::from_secs(2);
+/// Looks in vain after which looking ends. Merging follows a checkpoint sooner than that.
+const REST_AFTER: u32 = 100;
+/// Files that may be under way when looking begins: the newest ones.
+const RECENT: usize = 4;
 
 /// The thread that looks.
 #[derive(Debug)]
@@ -40,16 +43,17 @@ impl Writeback {
         let work = move || {
             while let Ok(folder) = woken.recv() {
                 let mut files = Files::default();
-                let mut grew_at = Instant::now();
-                while grew_at.elapsed() < REST_AFTER {
+                let mut in_vain = 0;
+                while in_vain < REST_AFTER {
+                    in_vain += 1;
                     match files.look(&folder) {
-                        Ok(true) => grew_at = Instant::now(),
+                        Ok(true) => in_vain = 0,
                         Ok(false) => {}
                         // Removed meanwhile, or with the whole folder.
                         Err(error) => tracing::debug!(%error, "no early writing"),
                     }
                     match woken.recv_timeout(LOOK_EVERY) {
-                        Ok(_) => grew_at = Instant::now(),
+                        Ok(_) => in_vain = 0,
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => return,
                     }
@@ -93,7 +97,7 @@ struct Files {
 struct Folder {
     path: PathBuf,
     /// When files came or went last.
-    changed: Option<SystemTime>,
+    changed: Option<(i64, i64)>,
     known: HashSet<OsString>,
     growing: Vec<Growing>,
 }
@@ -133,33 +137,36 @@ impl Folder {
         Self { path, changed: None, known: HashSet::new(), growing: Vec::new() }
     }
 
-    /// Finds files that came, if any did; at the first time, those that were written just now.
+    /// Finds files that came, if any did; at the first time, the newest ones.
     fn list(&mut self, begun: bool) -> io::Result<()> {
-        let changed = fs::metadata(&self.path)?.modified()?;
+        let changed = modified(&fs::metadata(&self.path)?);
         if self.changed == Some(changed) {
             return Ok(());
         }
         let mut found = HashSet::with_capacity(self.known.len());
+        let (mut new, mut recent) = (Vec::new(), Vec::new());
         for file in fs::read_dir(&self.path)? {
             let file = file?;
             let name = file.file_name();
-            let is_new = if begun { !self.known.contains(&name) } else { is_recent(&file) };
-            if is_new {
-                let path = self.path.join(&name);
-                self.growing.push(Growing { path, written: 0, still: 0 });
+            if begun && !self.known.contains(&name) {
+                new.push(file.path());
+            } else if !begun && let Ok(metadata) = file.metadata() {
+                recent.push((modified(&metadata), file.path()));
             }
             found.insert(name);
         }
+        recent.sort_unstable();
+        new.extend(recent.into_iter().rev().take(RECENT).map(|(_, path)| path));
+        let growing = new.into_iter().map(|path| Growing { path, written: 0, still: 0 });
+        self.growing.extend(growing);
         (self.known, self.changed) = (found, Some(changed));
         Ok(())
     }
 }
 
-/// Whether a file may be one that is being written.
-fn is_recent(file: &DirEntry) -> bool {
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    // One from the future, after the clock was set, is worth a look too.
-    modified.is_some_and(|at| at.elapsed().map_or(true, |age| age < REST_AFTER))
+/// When a file, or a folder's list of files, changed last.
+fn modified(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 impl Growing {
@@ -200,20 +207,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tables = folder.path().join("tables");
         fs::create_dir(&tables).unwrap();
-        let old = File::create(tables.join("1")).unwrap();
-        old.set_modified(SystemTime::now() - 2 * REST_AFTER).unwrap();
+        for old in 0..2 * RECENT {
+            fs::write(tables.join(format!("old-{old}")), [1; 10]).unwrap();
+        }
         let mut files = Files::default();
+        assert!(files.look(folder.path()).unwrap(), "some may be under way");
+        assert_eq!(files.folders[0].growing.len(), RECENT);
         let mut table = File::create(tables.join("2")).unwrap();
         for _ in 0..3 {
             table.write_all(&[2; 9_000]).unwrap();
             assert!(files.look(folder.path()).unwrap());
             assert!(!files.look(folder.path()).unwrap());
         }
-        assert_eq!(files.folders[0].growing.len(), 1, "the other is from before");
-        assert_eq!(files.folders[0].growing[0].written, 27_000);
+        assert_eq!(files.folders[0].growing[RECENT].written, 27_000);
         fs::write(tables.join("3"), [3; 10]).unwrap();
         assert!(files.look(folder.path()).unwrap());
-        fs::remove_file(tables.join("1")).unwrap();
+        fs::remove_file(tables.join("old-1")).unwrap();
         for _ in 0..SETTLED_AFTER {
             assert!(!files.look(folder.path()).unwrap());
         }
