@@ -49,7 +49,9 @@ impl PeerTransport for Nobody {
 /// A replica without any state, as a leader's snapshot finds it.
 async fn replica(disk: &SimDisk) -> Replica {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let log = Log::open(shared.clone(), Path::new("log"), LogOptions::default()).unwrap();
+    // Nothing else may use the disk: a fault is meant for the operation that comes next.
+    let options = LogOptions { zeros_ahead: false, ..LogOptions::default() };
+    let log = Log::open(shared.clone(), Path::new("log"), options).unwrap();
     let engine = Arc::new(MemoryEngine::new());
     let store =
         Store::open(shared.clone(), Path::new(STATE), engine, StoreOptions::default()).unwrap();
