@@ -52,8 +52,8 @@ pub(super) fn pack(
         }
     }
     for (id, entry) in &users {
-        for (conversation, record) in &entry.memberships {
-            pack.set(&keys::membership(id, conversation), record.as_ref())?;
+        for (conversation, slot) in &entry.memberships {
+            pack.set(&keys::membership(id, conversation), generation.membership(*slot))?;
         }
     }
     conversations.sort_unstable_by_key(|(id, _)| *id);

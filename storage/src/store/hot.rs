@@ -131,6 +131,8 @@ pub(super) type Slots<K, V> = IndexMap<K, V, ahash::RandomState>;
 pub(super) struct Generation {
     pub(super) conversations: Slots<ConversationId, ConversationEntry>,
     pub(super) users: Slots<UserId, UserEntry>,
+    /// Memberships, `None` for one that ended; users' entries lead to them.
+    memberships: Vec<Option<MembershipRecord>>,
     pub(super) dedup: Window,
     /// How much memory it takes, about.
     pub(super) bytes: usize,
@@ -146,12 +148,20 @@ pub(super) struct ConversationEntry {
     pub(super) members: Option<Arc<Members>>,
     /// Whether `members` is other than what older generations and the cold tier say.
     pub(super) members_changed: bool,
-    /// The members' slots, in the order of their ids; empty until the first fan-out, and after
-    /// each change of the members.
-    pub(super) fan_out: Vec<u32>,
+    /// The members in the order of their ids; empty until the first fan-out, and after each change
+    /// of the members.
+    pub(super) fan_out: Vec<Recipient>,
     /// The sequence of the first message of this generation, or that it would have.
     pub(super) first: u64,
     pub(super) messages: Vec<Message>,
+}
+
+/// A member of a conversation, in slots of the generation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recipient {
+    pub(super) user: u32,
+    /// The membership, once the member has sent something.
+    pub(super) membership: Option<u32>,
 }
 
 /// One user in a generation.
@@ -171,8 +181,8 @@ pub(super) struct UserEntry {
     newest: Option<HotSpan>,
     /// The references before them.
     spans: Vec<HotSpan>,
-    /// `None` for one that ended.
-    pub(super) memberships: BTreeMap<ConversationId, Option<MembershipRecord>>,
+    /// The slots of the user's memberships.
+    pub(super) memberships: BTreeMap<ConversationId, u32>,
     pub(super) devices: BTreeMap<DeviceId, DeviceRecord>,
 }
 
@@ -191,7 +201,7 @@ enum HotContent {
 
 /// What an entry of a map takes besides its parts: hash, index, and room to grow.
 const MAP_ENTRY_BYTES: usize = 48;
-/// What a record that is stored by its id takes in a `BTreeMap`, with the id.
+/// What a record that is found by its id takes with its place in a `BTreeMap`, and the id.
 const TREE_RECORD_BYTES: usize = 128;
 /// What a span takes: its run may have just doubled.
 const SPAN_BYTES: usize = 2 * size_of::<HotSpan>();
@@ -199,7 +209,7 @@ const SPAN_BYTES: usize = 2 * size_of::<HotSpan>();
 /// allocation of its own.
 const MESSAGE_BYTES: usize = 2 * size_of::<Message>() + 64;
 /// What a member of a conversation takes in memory, with its slot.
-pub(super) const MEMBER_BYTES: usize = 112;
+pub(super) const MEMBER_BYTES: usize = 120;
 
 impl Generation {
     /// An empty one for what comes after `state`.
@@ -246,20 +256,41 @@ impl Generation {
         self.users.insert_full(id, entry).0
     }
 
-    /// Sets or ends a membership of a user who is here.
+    /// A membership by its slot; `None` if it has ended.
+    pub(super) fn membership(&self, slot: u32) -> Option<&MembershipRecord> {
+        self.memberships[slot as usize].as_ref()
+    }
+
+    /// A membership by its slot, to be changed.
+    pub(super) fn membership_mut(&mut self, slot: u32) -> Option<&mut MembershipRecord> {
+        self.memberships[slot as usize].as_mut()
+    }
+
+    /// The slot of a membership of a user who is here.
+    pub(super) fn membership_slot(
+        &self,
+        user: usize,
+        conversation: &ConversationId,
+    ) -> Option<u32> {
+        self.users[user].memberships.get(conversation).copied()
+    }
+
+    /// Sets or ends a membership of a user who is here; returns its slot.
     pub(super) fn set_membership(
         &mut self,
         user: usize,
         conversation: &ConversationId,
         record: Option<MembershipRecord>,
-    ) {
-        let memberships = &mut self.users[user].memberships;
-        if let Some(known) = memberships.get_mut(conversation) {
-            *known = record;
-        } else {
-            memberships.insert(conversation.clone(), record);
-            self.bytes += TREE_RECORD_BYTES + conversation.as_str().len();
+    ) -> u32 {
+        if let Some(known) = self.membership_slot(user, conversation) {
+            self.memberships[known as usize] = record;
+            return known;
         }
+        let place = slot(self.memberships.len());
+        self.memberships.push(record);
+        self.users[user].memberships.insert(conversation.clone(), place);
+        self.bytes += TREE_RECORD_BYTES + conversation.as_str().len();
+        place
     }
 
     /// Sets a device of a user who is here.

@@ -63,7 +63,10 @@ pub(super) trait Lookup {
         conversation: &ConversationId,
     ) -> Result<Option<MembershipRecord>, Fault> {
         let known = self.in_hot(|hot| {
-            hot.find(|tier| tier.users.get(user)?.memberships.get(conversation).cloned())
+            hot.find(|tier| {
+                let slot = tier.users.get(user)?.memberships.get(conversation)?;
+                Some(tier.membership(*slot).cloned())
+            })
         });
         match known {
             Some(record) => Ok(record),

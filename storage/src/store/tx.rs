@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLockUpgradableReadGuard;
 
 use super::dedup::{self, DedupHash, DedupKey, DedupKeyRef, DedupRecord, Fingerprint};
-use super::hot::{Hot, MEMBER_BYTES, slot};
+use super::hot::{Hot, MEMBER_BYTES, Recipient, slot};
 use super::keys;
 use super::lookup::{self, Lookup};
 use super::records::{self, State};
@@ -26,7 +26,7 @@ use crate::command::{Attempt, Effect, Rejection, Reply};
 use crate::limits::DEDUP_EXPIRE_PER_COMMAND;
 use crate::model::{
     ConversationId, ConversationKind, ConversationRecord, Members, MembershipRecord, Retention,
-    ShardId, UserId,
+    Role, ShardId, UserId,
 };
 use crate::planted::{self, Bug};
 
@@ -95,6 +95,14 @@ pub(super) struct Ticket {
     pub(super) hash: DedupHash,
     pub(super) fingerprint: Fingerprint,
     pub(super) attempt: Attempt,
+}
+
+/// A member who sends, in slots of the active generation, which has all that a send touches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SenderPlace {
+    pub(super) conversation: usize,
+    pub(super) user: usize,
+    pub(super) membership: u32,
 }
 
 /// What the dedup window says of a request.
@@ -204,9 +212,47 @@ impl Tx<'_> {
         let place = self.user_slot(user)?;
         if !self.hot.active.users[place].memberships.contains_key(conversation) {
             let record = self.membership(user, conversation)?;
-            self.write(|to| to.active.set_membership(place, conversation, record));
+            let _slot = self.write(|to| to.active.set_membership(place, conversation, record));
         }
         Ok(place)
+    }
+
+    /// A member who sent before, while this generation was active, to a conversation that is there:
+    /// nothing has to be loaded or looked up again.
+    pub(super) fn known_sender(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+    ) -> Option<(Head, Role, SenderPlace)> {
+        let active = &self.hot.active;
+        let (conversation, _, entry) = active.conversations.get_full(conversation)?;
+        let user = active.users.get_index_of(user)?;
+        let recipient = entry.fan_out.iter().find(|recipient| recipient.user as usize == user)?;
+        let membership = recipient.membership?;
+        let role = active.membership(membership)?.role;
+        let head = Head::from(&entry.record);
+        (!head.deleted).then_some((head, role, SenderPlace { conversation, user, membership }))
+    }
+
+    /// Makes all that a member's send touches part of the active generation.
+    pub(super) fn load_sender(
+        &mut self,
+        conversation: usize,
+        user: &UserId,
+        id: &ConversationId,
+    ) -> Result<SenderPlace, Fault> {
+        // Only the slots are needed; letting go of the members keeps them unshared.
+        drop(self.load_members(conversation)?);
+        let user = self.load_membership(user, id)?;
+        let known = self.hot.active.membership_slot(user, id);
+        let membership = known.expect("a membership that was loaded is here");
+        self.write(|to| {
+            let fan_out = &mut to.active.conversations[conversation].fan_out;
+            if let Some(sender) = fan_out.iter_mut().find(|sender| sender.user as usize == user) {
+                sender.membership = Some(membership);
+            }
+        });
+        Ok(SenderPlace { conversation, user, membership })
     }
 
     /// Makes a conversation's members, and their queues, part of the active generation.
@@ -228,7 +274,7 @@ impl Tx<'_> {
         };
         let mut fan_out = Vec::with_capacity(members.len());
         for member in members.keys() {
-            fan_out.push(slot(self.user_slot(member)?));
+            fan_out.push(Recipient { user: slot(self.user_slot(member)?), membership: None });
         }
         self.write(|to| {
             let entry = &mut to.active.conversations[conversation];

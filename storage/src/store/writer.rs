@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::dedup::{DedupOutcome, DedupRecord};
 use super::digest;
 use super::hot::{Generation, MEMBER_BYTES};
-use super::tx::{Ledger, Ticket};
+use super::tx::{Ledger, SenderPlace, Ticket};
 use crate::command::Effect;
 use crate::model::{
     ConversationId, ConversationRecord, DeviceId, DeviceRecord, Member, MemberChange, Members,
@@ -71,8 +71,8 @@ impl Writer<'_> {
         state.counts.references += fan_out.len() as u64;
         self.active.push_message(conversation, message);
         let left_out = planted::is(Bug::PartialFanOut) && seq.is_multiple_of(5);
-        for &user in fan_out.iter().skip(usize::from(left_out)) {
-            let user = user as usize;
+        for recipient in fan_out.iter().skip(usize::from(left_out)) {
+            let user = recipient.user as usize;
             self.touch(user);
             self.active.push_message_reference(user, conversation, seq);
             let entry = &self.active.users[user];
@@ -129,12 +129,16 @@ impl Writer<'_> {
         if let Some(member) = known {
             self.set_member(conversation, (id, user), Some(Member { role, ..member }));
         }
-        self.change_membership(conversation, user, |record| record.role = role);
+        let (id, _) = self.conversation(conversation);
+        if let Some(membership) = self.active.membership_slot(user, &id) {
+            let place = SenderPlace { conversation, user, membership };
+            self.change_membership(place, |record| record.role = role);
+        }
     }
 
-    /// Moves a member's read position forward.
-    pub(super) fn read(&mut self, conversation: usize, user: usize, seq: u64) {
-        self.change_membership(conversation, user, |record| record.read = record.read.max(seq));
+    /// Moves a sender's read position forward.
+    pub(super) fn read(&mut self, sender: SenderPlace, seq: u64) {
+        self.change_membership(sender, |record| record.read = record.read.max(seq));
     }
 
     /// Sets a device in the place of `old`.
@@ -249,30 +253,29 @@ impl Writer<'_> {
 
     fn change_membership(
         &mut self,
-        conversation: usize,
-        user: usize,
+        place: SenderPlace,
         change: impl FnOnce(&mut MembershipRecord),
     ) {
-        let (id, conversation) = self.conversation(conversation);
-        let hash = conversation;
-        let entry = &mut self.active.users[user];
+        let user = self.active.users[place.user].hash;
+        let conversation = self.active.conversations[place.conversation].hash;
         let digest = &mut self.ledger.state.digest;
-        if let Some(Some(record)) = entry.memberships.get_mut(&id) {
-            digest.remove(digest::membership(entry.hash, hash, record));
+        if let Some(record) = self.active.membership_mut(place.membership) {
+            digest.remove(digest::membership(user, conversation, record));
             change(record);
-            digest.add(digest::membership(entry.hash, hash, record));
+            digest.add(digest::membership(user, conversation, record));
         }
     }
 
     fn set_membership(&mut self, conversation: usize, user: usize, new: Option<MembershipRecord>) {
         let (id, hash) = self.conversation(conversation);
-        let entry = &self.active.users[user];
+        let user_hash = self.active.users[user].hash;
+        let known = self.active.membership_slot(user, &id);
         let digest = &mut self.ledger.state.digest;
-        if let Some(Some(old)) = entry.memberships.get(&id) {
-            digest.remove(digest::membership(entry.hash, hash, old));
+        if let Some(old) = known.and_then(|slot| self.active.membership(slot)) {
+            digest.remove(digest::membership(user_hash, hash, old));
         }
         if let Some(new) = &new {
-            digest.add(digest::membership(entry.hash, hash, new));
+            digest.add(digest::membership(user_hash, hash, new));
         }
         self.active.set_membership(user, &id, new);
     }

@@ -108,8 +108,8 @@ fn assigned(tx: &mut Tx<'_>, wanted: Wanted) -> Result<ConversationId, Fault> {
     drop(tx.load_members(place)?);
     tx.write(|to| {
         to.ledger.state.assigned += 1;
-        for user in to.active.conversations[place].fan_out.clone() {
-            let user = user as usize;
+        for member in to.active.conversations[place].fan_out.clone() {
+            let user = member.user as usize;
             to.tell(user, place, user, MemberChange::Joined);
         }
     });

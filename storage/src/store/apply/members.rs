@@ -50,7 +50,7 @@ fn join(
     tx.write(|to| {
         for member in to.active.conversations[place].fan_out.clone() {
             for (_, user) in &joining {
-                to.tell(member as usize, place, *user, MemberChange::Joined);
+                to.tell(member.user as usize, place, *user, MemberChange::Joined);
             }
         }
         for (i, (id, user)) in joining.into_iter().enumerate() {
@@ -161,9 +161,8 @@ fn heir<'a>(members: &'a Members, gone: &BTreeSet<UserId>) -> Option<&'a UserId>
 
 /// The slots of the members who are not among those who go.
 fn staying(tx: &Tx<'_>, place: usize, members: &Members, gone: &BTreeSet<UserId>) -> Vec<u32> {
-    let slots = &tx.hot.active.conversations[place].fan_out;
-    let both = members.keys().zip(slots);
-    both.filter(|(user, _)| !gone.contains(*user)).map(|(_, slot)| *slot).collect()
+    let both = members.keys().zip(&tx.hot.active.conversations[place].fan_out);
+    both.filter(|(user, _)| !gone.contains(*user)).map(|(_, member)| member.user).collect()
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, conversation: &ConversationId) -> Result<Reply, Refusal> {

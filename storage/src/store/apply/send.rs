@@ -9,7 +9,7 @@ use crate::command::{Attempt, Rejection, Reply, Target};
 use crate::limits::{MAX_BODY_BYTES, MAX_CONTENT_TYPE_BYTES};
 use crate::model::{ClientId, ConversationId, ConversationKind, Message, Retention, Role, UserId};
 use crate::store::dedup::{self, DedupKeyRef, DedupOutcome};
-use crate::store::tx::{Admission, Refusal, Tx};
+use crate::store::tx::{Admission, Head, Refusal, SenderPlace, Tx};
 
 /// What is sent.
 pub(super) struct Content {
@@ -38,48 +38,58 @@ pub(super) fn send(
         Admission::Before(reply) => return Ok(reply),
         Admission::New(ticket) => ticket,
     };
-    let (place, retention) = match (tx.head(&conversation)?, peer) {
-        (None, Some(peer)) => {
-            let wanted = Wanted::direct(sender, &peer);
-            (create::make(tx, &conversation, wanted)?, Retention::Forever)
+    let (place, retention) = match tx.known_sender(sender, &conversation) {
+        Some((head, role, place)) => {
+            check_role(head, role)?;
+            (place, head.retention)
         }
-        _ => {
-            let retention = check_sender(tx, sender, &conversation)?;
-            (tx.conversation_slot(&conversation)?, retention)
-        }
+        None => load(tx, sender, &conversation, peer)?,
     };
-    // Only the slots are needed; letting go of the members keeps them unshared.
-    drop(tx.load_members(place)?);
-    let sender_place = tx.load_membership(sender, &conversation)?;
     let at_ms = tx.now_ms();
     let expires_at_ms = content.expires_at_ms(retention, at_ms);
     Ok(tx.write(|to| {
-        let seq = to.active.conversations[place].record.tail + 1;
+        let seq = to.active.conversations[place.conversation].record.tail + 1;
         let Content { body, content_type, .. } = content;
         let (sender, client_id) = (sender.clone(), client_id.clone());
         to.send(
-            place,
+            place.conversation,
             Message { seq, sender, at_ms, body, content_type, client_id, expires_at_ms },
         );
-        to.read(place, sender_place, seq);
+        to.read(place, seq);
         to.remember(ticket, DedupOutcome::Sent { conversation: conversation.clone(), seq });
         Reply::Sent { conversation, seq, at_ms, duplicate: false }
     }))
 }
 
-/// Who may send into a conversation: members, and in a channel only those who run it.
-fn check_sender(
-    tx: &Tx<'_>,
+/// Checks and loads what a sender's first send in a generation touches; a direct conversation that
+/// is not there is made.
+fn load(
+    tx: &mut Tx<'_>,
     sender: &UserId,
     conversation: &ConversationId,
-) -> Result<Retention, Refusal> {
-    let head = tx.live(conversation)?;
-    let membership = tx.require_membership(sender, conversation)?;
-    if head.kind == ConversationKind::Channel && membership.role == Role::Member {
+    peer: Option<UserId>,
+) -> Result<(SenderPlace, Retention), Refusal> {
+    let (slot, retention) = match (tx.head(conversation)?, peer) {
+        (None, Some(peer)) => {
+            let wanted = Wanted::direct(sender, &peer);
+            (create::make(tx, conversation, wanted)?, Retention::Forever)
+        }
+        _ => {
+            let head = tx.live(conversation)?;
+            check_role(head, tx.require_membership(sender, conversation)?.role)?;
+            (tx.conversation_slot(conversation)?, head.retention)
+        }
+    };
+    Ok((tx.load_sender(slot, sender, conversation)?, retention))
+}
+
+/// Members send, and in a channel only those who run it.
+fn check_role(head: Head, role: Role) -> Result<(), Rejection> {
+    if head.kind == ConversationKind::Channel && role == Role::Member {
         let reason = "only its owner and admins send to a channel";
-        return Err(Rejection::Forbidden(reason.to_owned()).into());
+        return Err(Rejection::Forbidden(reason.to_owned()));
     }
-    Ok(head.retention)
+    Ok(())
 }
 
 impl Content {

@@ -72,10 +72,12 @@ impl Reader<'_> {
         let mut merged = self.in_hot(|hot| {
             let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
             let oldest_first = hot.generations().rev();
-            let entries = oldest_first.filter_map(|tier| tier.users.get(user));
-            let memberships =
-                entries.flat_map(|entry| entry.memberships.range::<ConversationId, _>(bounds));
-            memberships.map(|(id, record)| (id.clone(), record.clone())).collect::<Overlay>()
+            let entries = oldest_first.filter_map(|tier| Some((tier, tier.users.get(user)?)));
+            let memberships = entries.flat_map(|(tier, entry)| {
+                let slots = entry.memberships.range::<ConversationId, _>(bounds);
+                slots.map(|(id, slot)| (id.clone(), tier.membership(*slot).cloned()))
+            });
+            memberships.collect::<Overlay>()
         });
         let prefix = keys::memberships_of(user);
         let end = keys::after_prefix(prefix.clone());
