@@ -4,12 +4,14 @@
 //! the time that a log entry takes. A batch that left the moment the last one was done would take
 //! only those that came meanwhile: callers would fall into two groups that wait for each other's
 //! entries, and an entry costs the same whether it holds one command or a hundred. So a batch waits
-//! a little while fewer commands are here than were lately at work. Where that is in vain, callers
-//! do not wait for replies, or have gone; then it is tried ever more rarely.
+//! a little while fewer commands are here than were lately at work. Where that brings nearly none,
+//! callers have gone, or are few and do not wait for replies; then it is tried ever more rarely. Where
+//! many come at their own times, a wait makes a large batch larger, and its entry's cost is shared
+//! by more.
 
 use std::time::Duration;
 
-use roost_raft::Replica;
+use roost_raft::{Patience, Replica};
 use roost_storage::command::Command;
 use roost_storage::limits::{MAX_BATCH_COMMANDS, TARGET_BATCH_BYTES, TARGET_BATCH_REFERENCES};
 use tokio::sync::mpsc;
@@ -19,10 +21,11 @@ use tokio::time::{Instant, timeout_at};
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Whoever has not come back so long after the last batch is not waited for.
 const MAX_ABSENCE: Duration = Duration::from_millis(5);
-/// Where fewer are expected, none waits: there is little to gain.
-const MIN_EXPECTED: usize = 8;
-/// Batches that do not wait at all after waits in vain, at most.
-const MAX_SKIPPED: u32 = 256;
+/// A batch of so many commands has waited well, even if more were expected, where a fair part of
+/// them came meanwhile.
+const LARGE: usize = 8;
+/// What a fair part is, as one in so many.
+const FAIR_PART: usize = 5;
 
 /// What of a batch is bounded, since it becomes one entry of the log.
 #[derive(Debug, Clone, Copy, Default)]
@@ -127,13 +130,14 @@ impl<T> Batches<T> {
     }
 
     async fn fill(&mut self, batch: &mut Filling<T>, wait: Wait, size_of: &impl Fn(&T) -> Size) {
+        let before = batch.size.commands;
         while self.held.is_none() && batch.size.commands < wait.commands {
             let Ok(Some(item)) = timeout_at(wait.until, self.queue.recv()).await else {
-                return self.linger.waited(false);
+                return self.linger.waited(before, batch.size.commands);
             };
             self.held = batch.take_in(item, size_of);
         }
-        self.linger.waited(true);
+        self.linger.filled();
     }
 }
 
@@ -158,10 +162,7 @@ struct Linger {
     /// When it was done, and what had come meanwhile.
     done: Option<Instant>,
     meanwhile: usize,
-    /// Batches that will not wait.
-    skip: u32,
-    /// Grows with each wait in vain.
-    penalty: u32,
+    patience: Patience,
 }
 
 /// A batch's wait: until so many commands are here, or the time has come.
@@ -184,24 +185,20 @@ impl Linger {
         // A few may be late.
         let enough = expected - expected / 32;
         let gone = now >= self.done? + MAX_ABSENCE;
-        if expected < MIN_EXPECTED || commands >= enough || gone {
-            return None;
-        }
-        if let Some(left) = self.skip.checked_sub(1) {
-            self.skip = left;
+        if commands >= enough || gone || !self.patience.waits() {
             return None;
         }
         Some(Wait { commands: enough, until: now + MAX_WAIT })
     }
 
-    /// A wait ended: with all that it was for, or in vain.
-    fn waited(&mut self, full: bool) {
-        if full {
-            self.penalty = 0;
-        } else {
-            self.penalty = (2 * self.penalty + 1).min(2 * MAX_SKIPPED);
-            self.skip = self.penalty / 2;
-        }
+    /// A wait brought all that it was for.
+    fn filled(&mut self) {
+        self.patience.waited(true);
+    }
+
+    /// The time was over when a batch of so many commands had become one of so many.
+    fn waited(&mut self, before: usize, after: usize) {
+        self.patience.waited(after >= LARGE && (after - before) * FAIR_PART >= after);
     }
 
     fn leaves(&mut self, commands: usize) {
@@ -270,6 +267,43 @@ mod tests {
             send(&sender, 8);
         });
         assert_eq!(len, 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_callers_that_come_back_share_a_batch() {
+        let (sender, mut batches) = queue();
+        send(&sender, 4);
+        assert_eq!(next_len(&mut batches).await, 4);
+        for _ in 0..100 {
+            let (len, ()) = tokio::join!(next_len(&mut batches), async {
+                send(&sender, 1);
+                tokio::task::yield_now().await;
+                send(&sender, 3);
+            });
+            assert_eq!(len, 4);
+        }
+    }
+
+    /// Of a hundred batches, those that wait, where so many commands are here when one begins, and
+    /// as many come while it waits, which are never all.
+    fn waits_where_commands_come_by_the_clock(commands: usize) -> usize {
+        let mut linger = Linger::default();
+        let mut waits = 0;
+        for _ in 0..100 {
+            linger.begins(commands);
+            linger.leaves(3 * commands);
+            if linger.wait(commands).is_some() {
+                waits += 1;
+                linger.waited(commands, 2 * commands);
+            }
+        }
+        waits
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commands_that_come_by_the_clock_are_waited_for_once_they_are_many() {
+        assert_eq!(waits_where_commands_come_by_the_clock(LARGE / 2), 100);
+        assert!(waits_where_commands_come_by_the_clock(LARGE / 4) < 10);
     }
 
     #[tokio::test(start_paused = true)]

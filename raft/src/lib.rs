@@ -13,7 +13,7 @@
 //!
 //! Modules, in reading order: [`types`] (what openraft is told about us), [`log_store`] and
 //! [`state_machine`] (its storage traits), [`host`] (the clock, and where to wait for the disk), [`wire`]
-//! (peer messages as bytes), [`network`] (sending them), [`snapshot`] (moving a whole state),
+//! (peer messages as bytes), `patience` (when to wait for more), [`network`] (sending them), [`snapshot`] (moving a whole state),
 //! [`checkpoints`] (when the store writes itself down and the log is purged), `stopper` (faults that
 //! openraft does not meet), [`replica`] (the handle).
 
@@ -25,6 +25,8 @@ pub mod host;
 
 pub mod wire;
 
+mod patience;
+
 pub mod network;
 pub mod snapshot;
 
@@ -34,5 +36,6 @@ mod stopper;
 pub mod replica;
 
 pub use network::{PeerTransport, TransportError};
+pub use patience::Patience;
 pub use replica::{ProposeError, Proposed, Replica, ReplicaOptions, ReplicaStatus, Role};
 pub use types::{MemberNode, NodeId};
