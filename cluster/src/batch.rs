@@ -23,7 +23,7 @@ const MAX_WAIT: Duration = Duration::from_millis(1);
 const MAX_ABSENCE: Duration = Duration::from_millis(5);
 /// A batch of so many commands has waited well, even if more were expected, where a fair part of
 /// them came meanwhile.
-const LARGE: usize = 8;
+const LARGE: usize = 16;
 /// What a fair part is, as one in so many.
 const FAIR_PART: usize = 5;
 
