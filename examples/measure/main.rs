@@ -6,11 +6,12 @@
 //! target/release/examples/measure report runs.jsonl
 //! target/release/examples/measure sweep --out costs.jsonl
 //! target/release/examples/measure plot costs.jsonl docs/costs
+//! target/release/examples/measure flame stacks.folded docs/profiles/send.svg
 //! ```
 //!
 //! Every measurement is a `roost bench` against a cluster of its own on this machine (or a peer's
 //! driver, which prints the same keys), and one line of JSON in a file. [`compare`] and [`sweep`] run
-//! them, [`report`] and [`svg`] show what the files hold. Figures of two machines, or of one on two
+//! them, [`report`] and [`svg`] show what the files hold; [`flame`] shows what a profiler saw. Figures of two machines, or of one on two
 //! days, do not compare; ratios from one sitting do.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints figures")]
 
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 mod cluster;
 mod compare;
+mod flame;
 mod lines;
 mod report;
 mod svg;
@@ -49,6 +51,13 @@ enum Command {
         /// The folder for the drawings
         folder: PathBuf,
     },
+    /// Draw a profile as a flame graph
+    Flame {
+        /// Collapsed stacks, a line each
+        file: PathBuf,
+        /// The drawing
+        out: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,5 +66,6 @@ fn main() -> anyhow::Result<()> {
         Command::Report { file } => report::print(&file),
         Command::Sweep(sweep) => sweep.run(),
         Command::Plot { file, folder } => svg::plot(&file, &folder),
+        Command::Flame { file, out } => flame::draw(&file, &out),
     }
 }
