@@ -274,3 +274,82 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         Some(Backoff::new(std::iter::repeat(Duration::from_millis(100))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{self, BoxStream};
+    use openraft::EntryPayload;
+    use openraft::entry::RaftEntry as _;
+    use roost_storage::model::LogPosition;
+
+    use super::*;
+    use crate::types::{Entry, log_id};
+
+    type Request = AppendEntriesRequest<TypeConfig>;
+
+    fn at(index: u64) -> crate::types::LogId {
+        log_id(LogPosition { term: 1, index })
+    }
+
+    /// What says that entry `committed` is committed, with the entry after it or without.
+    fn request(committed: u64, with_entry: bool) -> Request {
+        let entry = with_entry.then(|| Entry::new(at(committed + 1), EntryPayload::Blank));
+        Request {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(at(committed)),
+            entries: entry.into_iter().collect(),
+            leader_commit: Some(at(committed)),
+        }
+    }
+
+    /// Merges what is there at once, after which nothing comes for now.
+    fn merged(requests: Vec<Request>) -> BoxStream<'static, Request> {
+        merge_commits(stream::iter(requests).chain(stream::pending()).boxed()).boxed()
+    }
+
+    async fn next(merged: &mut BoxStream<'static, Request>) -> Option<(u64, usize)> {
+        let next = timeout(10 * COMMIT_PATIENCE, merged.next()).await.ok()??;
+        Some((next.leader_commit?.index(), next.entries.len()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_rides_with_the_entry_that_follows() {
+        let mut merged = merged(vec![request(1, false), request(2, true), request(3, true)]);
+        assert_eq!(next(&mut merged).await, Some((2, 1)));
+        assert_eq!(next(&mut merged).await, Some((3, 1)));
+        assert_eq!(next(&mut merged).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_nothing_follows_is_told_soon() {
+        let mut merged = merged(vec![request(1, true), request(2, false)]);
+        assert_eq!(next(&mut merged).await, Some((1, 1)));
+        let began = Instant::now();
+        assert_eq!(next(&mut merged).await, Some((2, 0)));
+        assert!(began.elapsed() <= 2 * COMMIT_PATIENCE, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_entries_are_rare_commits_do_not_wait() {
+        let alone = stream::iter(1..).then(|index| async move {
+            // Its entry is long gone.
+            tokio::time::sleep(100 * COMMIT_PATIENCE).await;
+            request(index, false)
+        });
+        let mut merged = merge_commits(alone.boxed());
+        let mut waited = 0;
+        for _ in 0..100 {
+            let began = Instant::now();
+            merged.next().await;
+            waited += u32::from(began.elapsed() > 100 * COMMIT_PATIENCE);
+        }
+        assert!((1..10).contains(&waited), "{waited} of 100 waited");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_stream_ends_with_is_not_lost() {
+        let mut merged = merge_commits(stream::iter([request(1, false)])).boxed();
+        assert_eq!(next(&mut merged).await, Some((1, 0)));
+        assert_eq!(next(&mut merged).await, None);
+    }
+}
