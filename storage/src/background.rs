@@ -30,18 +30,35 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Starts a thread of lower priority.
-///
-/// # Errors
-/// The operating system's, if it gives no thread.
-pub fn spawn(
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<thread::JoinHandle<()>> {
-    Builder::new().name(name.to_owned()).spawn(|| {
-        lower_priority();
-        work();
-    })
+/// A thread of lower priority that works until it is told to end. Dropping this waits for that end,
+/// so what the thread listens to must be dropped before: a field in front of this one.
+#[derive(Debug)]
+pub struct Worker {
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The operating system's, if it gives no thread.
+    pub fn start(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let thread = Builder::new().name(name.to_owned()).spawn(|| {
+            lower_priority();
+            work();
+        })?;
+        Ok(Self { thread: Some(thread) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if thread.join().is_err() {
+            tracing::error!(thread = name, "a thread in the background panicked");
+        }
+    }
 }
 
 /// Linux has a priority for each thread; elsewhere the work has that of all others.
@@ -67,5 +84,14 @@ mod tests {
         let (own, childs) = run(both).expect("there are threads");
         assert_eq!((own, childs), (NICE.max(before), NICE.max(before)));
         assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn a_worker_has_a_lower_priority_and_has_ended_when_it_is_dropped() {
+        let before = nice();
+        let (tell, told) = std::sync::mpsc::channel();
+        let worker = Worker::start("test", move || tell.send(nice()).expect("somebody listens"));
+        drop(worker.expect("there are threads"));
+        assert_eq!(told.try_recv(), Ok(NICE.max(before)));
     }
 }

@@ -15,10 +15,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::background;
+use crate::background::Worker;
 
 /// Between two looks, while files grow.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -32,8 +31,9 @@ const RECENT: usize = 4;
 /// The thread that looks.
 #[derive(Debug)]
 pub(super) struct Writeback {
-    wake: Option<SyncSender<PathBuf>>,
-    thread: Option<JoinHandle<()>>,
+    wake: SyncSender<PathBuf>,
+    /// Ends once nobody can wake it.
+    _worker: Option<Worker>,
 }
 
 impl Writeback {
@@ -60,29 +60,16 @@ impl Writeback {
                 }
             }
         };
-        let thread = background::spawn("roost-writeback", work)
+        let worker = Worker::start("roost-writeback", work)
             .inspect_err(|error| tracing::warn!(%error, "the engine's files are not written early"))
             .ok();
-        Self { wake: Some(wake), thread }
+        Self { wake, _worker: worker }
     }
 
     /// Much is about to be written to files in folders of this one.
     pub(super) fn expect(&self, folder: &Path) {
-        if let Some(wake) = &self.wake {
-            // One that is under way, or a thread that ended, is as good.
-            let _ = wake.try_send(folder.to_owned());
-        }
-    }
-}
-
-impl Drop for Writeback {
-    fn drop(&mut self) {
-        self.wake = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that writes the engine's files early panicked");
-        }
+        // One that is under way, or a thread that ended, is as good.
+        let _ = self.wake.try_send(folder.to_owned());
     }
 }
 

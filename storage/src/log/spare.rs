@@ -7,18 +7,18 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use super::segment::Segments;
-use crate::background;
+use crate::background::Worker;
 use crate::fs::DiskFile;
 
 /// The thread, and the one file that it has ready.
 pub(super) struct Spares {
-    /// Each message asks for one file; `None` once the thread is to end.
-    wanted: Option<SyncSender<()>>,
+    /// Each message asks for one file.
+    wanted: SyncSender<()>,
     ready: Receiver<Arc<dyn DiskFile>>,
-    thread: Option<JoinHandle<()>>,
+    /// Ends once nobody can ask.
+    _worker: Worker,
 }
 
 impl Spares {
@@ -43,10 +43,10 @@ impl Spares {
                 tracing::debug!(%error, "the file for a later segment of the log stays");
             }
         };
-        let thread = background::spawn("roost-log-ahead", work)
+        let worker = Worker::start("roost-log-ahead", work)
             .inspect_err(|error| tracing::warn!(%error, "the log goes on without files ahead"))
             .ok()?;
-        let spares = Self { wanted: Some(wanted), ready, thread: Some(thread) };
+        let spares = Self { wanted, ready, _worker: worker };
         spares.wish();
         Some(spares)
     }
@@ -58,20 +58,7 @@ impl Spares {
 
     /// Asks for the next file. The one before must have its new name.
     pub(super) fn wish(&self) {
-        if let Some(wanted) = &self.wanted {
-            // One that is asked for already, or a thread that ended, is as good.
-            let _ = wanted.try_send(());
-        }
-    }
-}
-
-impl Drop for Spares {
-    fn drop(&mut self) {
-        self.wanted = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that prepares the log's files panicked");
-        }
+        // One that is asked for already, or a thread that ended, is as good.
+        let _ = self.wanted.try_send(());
     }
 }
