@@ -22,8 +22,10 @@ test:
 doc:
     cargo doc --workspace --no-deps --document-private-items --locked
 
-# Licences, sources and bans of the dependencies (`deny.toml`).
+# Licences, sources and bans of the dependencies (`deny.toml`). It looks at those for other systems too,
+# which no build here has brought.
 deny:
+    cargo fetch --locked
     cargo deny --locked --offline check bans licenses sources
 
 # Known vulnerabilities. Needs the network: it fetches the advisory database.
