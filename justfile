@@ -74,7 +74,7 @@ nightly HOURS="6":
 
 # Every bug that is planted on purpose, until the simulation catches it: the table of
 # `docs/reliability.md`. Fails if one is missed.
-planted SEEDS="400":
+planted SEEDS="2000":
     cargo run --locked --quiet -p roost-sim --features planted -- 1 --all-planted {{ SEEDS }}
     cargo test --locked --quiet -p roost-sim --features planted --test shrink
 
