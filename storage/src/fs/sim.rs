@@ -42,6 +42,25 @@ pub enum CrashPolicy {
     },
 }
 
+/// What happens to a disk at one of its operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// [`SimDisk::fail_at`].
+    Eio,
+    /// [`SimDisk::fill_at`].
+    Full,
+    /// [`SimDisk::stop_at`].
+    Power,
+}
+
+/// Trouble that waits for a file.
+#[derive(Debug, Clone)]
+struct Trap {
+    prefix: String,
+    after: u64,
+    trouble: Trouble,
+}
+
 /// A disk in memory. A clone is another handle to the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
@@ -54,6 +73,7 @@ struct State {
     stop_at: Option<u64>,
     fail_at: Option<u64>,
     full_at: Option<u64>,
+    trap: Option<Trap>,
     folders: BTreeSet<PathBuf>,
     files: BTreeMap<u64, FileState>,
     names: BTreeMap<PathBuf, u64>,
@@ -92,6 +112,29 @@ impl SimDisk {
         self.state.lock().full_at = Some(n);
     }
 
+    /// Operation `n`, counted from 1, meets this trouble.
+    pub fn trouble_at(&self, n: u64, trouble: Trouble) {
+        self.state.lock().trouble_at(n, trouble);
+    }
+
+    /// The next file to be made whose name starts with `prefix` brings trouble: `after` operations
+    /// later, or at its own making if that is 0.
+    pub fn trouble_with(&self, prefix: &str, after: u64, trouble: Trouble) {
+        self.state.lock().trap = Some(Trap { prefix: prefix.to_owned(), after, trouble });
+    }
+
+    /// Whether it stopped at an operation.
+    pub fn has_stopped(&self) -> bool {
+        let state = self.state.lock();
+        state.stop_at.is_some_and(|n| state.operations >= n)
+    }
+
+    /// Whether an operation failed with EIO.
+    pub fn has_failed(&self) -> bool {
+        let state = self.state.lock();
+        state.fail_at.is_some_and(|n| state.operations >= n)
+    }
+
     /// Takes back what was set to happen and has not: a disk that is dead stays as it is. A full one
     /// has room again.
     pub fn mend(&self) {
@@ -100,7 +143,7 @@ impl SimDisk {
         for at in [&mut state.stop_at, &mut state.fail_at] {
             *at = at.filter(|n| *n <= done);
         }
-        state.full_at = None;
+        (state.full_at, state.trap) = (None, None);
     }
 
     /// A full disk has room again, and one that would fill up does not.
@@ -116,6 +159,7 @@ impl SimDisk {
         state.stop_at = None;
         state.fail_at = None;
         state.full_at = None;
+        state.trap = None;
         match policy {
             CrashPolicy::KeepAll => {}
             CrashPolicy::LoseUnsynced => state.lose_power(|_| Fate::Lost),
@@ -144,6 +188,23 @@ impl SimDisk {
 }
 
 impl State {
+    fn trouble_at(&mut self, n: u64, trouble: Trouble) {
+        let at = match trouble {
+            Trouble::Eio => &mut self.fail_at,
+            Trouble::Full => &mut self.full_at,
+            Trouble::Power => &mut self.stop_at,
+        };
+        *at = Some(n);
+    }
+
+    /// Sets the trouble that waited for a file of this name.
+    fn spring(&mut self, path: &Path) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(trap) = self.trap.take_if(|trap| name.starts_with(&trap.prefix)) {
+            self.trouble_at(self.operations + 1 + trap.after, trap.trouble);
+        }
+    }
+
     /// Counts an operation, and fails if a test wants it to.
     fn begin(&mut self) -> io::Result<()> {
         self.begin_removal()?;
@@ -184,6 +245,7 @@ impl State {
         if !parent.as_os_str().is_empty() && !self.folders.contains(parent) {
             return Err(ErrorKind::NotFound.into());
         }
+        self.spring(path);
         self.begin()?;
         let file = self.next_file;
         self.next_file += 1;

@@ -20,6 +20,9 @@ struct Arguments {
     /// How long, for each
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     time: Duration,
+    /// How long, for all of them together
+    #[arg(long, conflicts_with = "time", value_parser = humantime::parse_duration)]
+    total: Option<Duration>,
     /// Where chance begins
     #[arg(long)]
     seed: Option<u64>,
@@ -42,15 +45,18 @@ fn main() -> anyhow::Result<ExitCode> {
     if !arguments.targets.is_empty() {
         targets.retain(|target| arguments.targets.iter().any(|name| name == target.name()));
     }
+    let jobs = arguments.jobs.max(1);
+    let turns = u32::try_from(targets.len().div_ceil(jobs))?;
+    let time = arguments.total.map_or(arguments.time, |total| total / turns);
     let seed = arguments.seed.unwrap_or_else(rand::random);
     say(&format!("seed {seed}"));
     let waiting = Mutex::new(targets);
     let summaries: Mutex<Vec<Summary>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
+        for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(target) = next(&waiting) {
-                    let summary = fuzz(&*target, arguments.time, seed);
+                    let summary = fuzz(&*target, time, seed);
                     say(&format!(
                         "{}: {} inputs, {} outcomes",
                         summary.target, summary.runs, summary.outcomes

@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;
-            runtime.block_on(run::run(options))
+            runtime.block_on(run::run(*options))
         }
     }
 }

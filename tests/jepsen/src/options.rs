@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a cluster through faults, then check its history; needs root
-    Run(Options),
+    Run(Box<Options>),
     /// Remove what killed runs left behind
     Clean,
 }
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// All faults that there are
     #[arg(long)]
     pub(crate) all: bool,
+    /// Faults that are left out
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) except: Vec<Kind>,
     /// Make several faults at a time
     #[arg(long)]
     pub(crate) together: bool,
@@ -73,8 +76,9 @@ pub(crate) struct Options {
 
 impl Options {
     /// The faults that are to be made.
-    pub(crate) fn kinds(&self) -> &[Kind] {
-        if self.all { Kind::value_variants() } else { &self.faults }
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        let kinds = if self.all { Kind::value_variants() } else { &self.faults };
+        kinds.iter().copied().filter(|kind| !self.except.contains(kind)).collect()
     }
 
     /// The server's path; builds it where none was named.

@@ -16,7 +16,7 @@ use roost::keys::TokenKeys;
 use roost_cluster::{Cluster, NodeOptions, ReplicaOptions, host};
 use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::Disk;
-use roost_storage::fs::sim::{CrashPolicy, SimDisk};
+use roost_storage::fs::sim::{CrashPolicy, SimDisk, Trouble};
 use roost_storage::log::{Log, LogDriver, LogOptions};
 use roost_storage::model::ShardId;
 use roost_storage::store::{Store, StoreOptions};
@@ -26,7 +26,7 @@ use tokio::time::{advance, sleep};
 
 use crate::link::SimLink;
 use crate::net::{Net, Place};
-use crate::plan::{DiskTrouble, Plan};
+use crate::plan::{Plan, Since};
 use crate::random::Random;
 use crate::sessions;
 
@@ -36,6 +36,8 @@ pub(crate) const EPOCH_MS: u64 = 1_760_000_000_000;
 pub(crate) const LOG_FOLDER: &str = "log";
 /// The cold tier's.
 pub(crate) const STATE_FOLDER: &str = "state";
+/// How the names of snapshots begin that arrive.
+const INCOMING_PREFIX: &str = "incoming-";
 
 /// A node that runs.
 pub(crate) struct Running {
@@ -88,10 +90,6 @@ pub(crate) struct Node {
     pub(crate) excused: bool,
     /// Whether it stays down, having found the damage.
     pub(crate) lost: bool,
-    /// The disk operation at which the power goes.
-    pub(crate) dies_at: Option<u64>,
-    /// The disk operation that fails with EIO.
-    pub(crate) fails_at: Option<u64>,
     /// When it was seen to have failed.
     pub(crate) failed_ms: Option<u64>,
     incarnation: u64,
@@ -118,8 +116,6 @@ impl Node {
             damaged: false,
             excused: false,
             lost: false,
-            dies_at: None,
-            fails_at: None,
             failed_ms: None,
             incarnation: 0,
             sync_ms: Arc::new(AtomicU64::new(plan.sync_ms)),
@@ -256,23 +252,15 @@ impl Node {
 
     /// Whether it runs on a disk whose power went.
     pub(crate) fn is_dead(&self) -> bool {
-        self.running.is_some() && self.dies_at.is_some_and(|at| self.disk.operations() >= at)
+        self.running.is_some() && self.disk.has_stopped()
     }
 
-    /// Lets its disk have trouble after so many more operations.
-    pub(crate) fn trouble(&mut self, trouble: DiskTrouble, after: u64) {
+    /// Lets its disk have trouble after so many more operations, now or once a snapshot arrives.
+    pub(crate) fn trouble(&mut self, trouble: Trouble, since: Since, after: u64) {
         self.excused = true;
-        let at = self.disk.operations() + after;
-        match trouble {
-            DiskTrouble::Eio => {
-                self.disk.fail_at(at);
-                self.fails_at = Some(at);
-            }
-            DiskTrouble::Full => self.disk.fill_at(at),
-            DiskTrouble::Power => {
-                self.disk.stop_at(at);
-                self.dies_at = Some(at);
-            }
+        match since {
+            Since::Start => self.disk.trouble_at(self.disk.operations() + after, trouble),
+            Since::Snapshot => self.disk.trouble_with(INCOMING_PREFIX, after, trouble),
         }
     }
 
@@ -284,20 +272,15 @@ impl Node {
 
     /// Takes back what its disk was set to do; a full one has room again.
     pub(crate) fn mend_disk(&mut self) {
-        let done = self.disk.operations();
         self.disk.mend();
         self.engine.mend();
-        for at in [&mut self.dies_at, &mut self.fails_at] {
-            *at = at.filter(|n| *n <= done);
-        }
     }
 
     /// For how long it has run on a disk or an engine that failed, in milliseconds.
     pub(crate) fn failed_for_ms(&mut self, now_ms: u64) -> u64 {
         let failed = self.running.is_some()
             && self.paused_until.is_none()
-            && (self.engine.has_failed()
-                || self.fails_at.is_some_and(|at| self.disk.operations() >= at));
+            && (self.engine.has_failed() || self.disk.has_failed());
         if !failed {
             self.failed_ms = None;
             return 0;
@@ -309,7 +292,7 @@ impl Node {
     pub(crate) fn kill(&mut self, net: &Net, power: bool) {
         self.missed_ms = 0;
         self.paused_until = None;
-        (self.dies_at, self.fails_at, self.failed_ms) = (None, None, None);
+        self.failed_ms = None;
         net.forget(self.id);
         if let Some(Running { runtime, cluster, store, log }) = self.running.take() {
             drop((cluster, store, log));

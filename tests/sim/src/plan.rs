@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use roost_protocol::limits::DEDUP_WINDOW_MS;
+use roost_storage::fs::sim::Trouble;
 
 use crate::net::{CLIENTS, Place};
 use crate::random::Random;
@@ -28,17 +29,6 @@ pub(crate) struct Weather {
     pub(crate) doubled_permille: u64,
 }
 
-/// What to do to a disk at one of its next operations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DiskTrouble {
-    /// The operation fails with EIO; a sync that fails has lost what it should have written.
-    Eio,
-    /// It is full, for as long as the fault lasts: operations fail that need room.
-    Full,
-    /// The power goes in the middle of it.
-    Power,
-}
-
 /// Where a bit is flipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flip {
@@ -48,21 +38,30 @@ pub(crate) enum Flip {
     State,
 }
 
+/// From when on a node that was away counts the operations of its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// Its start.
+    Start,
+    /// A snapshot's arrival.
+    Snapshot,
+}
+
 /// A fault.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// Nodes die; what their disks had not synced is lost, kept or torn.
     Crash { nodes: Vec<Place>, power: bool },
     /// A node's disk has trouble at one of its next operations.
-    Disk { node: Place, after: u64, trouble: DiskTrouble },
+    Disk { node: Place, after: u64, trouble: Trouble },
     /// A node's engine fails at one of its next operations, half done, and at all later ones: what a
     /// full disk is to an engine.
     Engine { node: Place, after: u64 },
     /// A node dies, a bit of its files is flipped, and it is started again.
     Flip { node: Place, place: Flip },
     /// A node is away until the log was purged behind it; then its disk has trouble while it catches
-    /// up, at one of its first operations.
-    Away { node: Place, after: u64, trouble: DiskTrouble },
+    /// up.
+    Away { node: Place, since: Since, after: u64, trouble: Trouble },
     /// Nodes stand still.
     Pause { nodes: Vec<Place> },
     /// Directions are cut; with `flap_ms`, on and off.
@@ -163,8 +162,9 @@ impl Plan {
             faults: Vec::new(),
         };
         plan.draw_faults(&mut random);
-        // A stream of its own: what else a seed decides is older than these.
+        // Streams of their own: what else a seed decides is older than these.
         plan.draw_engine_faults(&mut Random::new(seed).fork("engine"));
+        plan.draw_snapshot_faults(&mut Random::new(seed).fork("snapshot"));
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
@@ -219,24 +219,36 @@ impl Plan {
         }
     }
 
+    /// Early, so that the snapshot comes before the faults end, and with a log so short that it must.
+    fn draw_snapshot_faults(&mut self, random: &mut Random) {
+        let count = if random.percent(75) { 0 } else { random.within(1, 2) };
+        for _ in 0..count {
+            self.checkpoint_entries = *random.pick(&[5, 20]);
+            self.log_keep_entries = *random.pick(&[0, 5]);
+            let at_ms = random.within(CALM_MS, CALM_MS + (self.faults_end_ms - CALM_MS) / 2);
+            let for_ms = random.within(1_500, 6_000);
+            let node = random.within(1, self.nodes);
+            let trouble =
+                *random.pick(&[Trouble::Eio, Trouble::Eio, Trouble::Power, Trouble::Full]);
+            let after = random.within(0, 8);
+            let kind = Kind::Away { node, since: Since::Snapshot, after, trouble };
+            self.faults.push(Fault { at_ms, for_ms, kind });
+        }
+    }
+
     fn draw(&self, random: &mut Random, name: &str) -> Kind {
         let node = random.within(1, self.nodes);
         match name {
             "crash" => Kind::Crash { nodes: self.some(random), power: random.percent(70) },
             "disk" => {
-                let trouble =
-                    *random.pick(&[DiskTrouble::Eio, DiskTrouble::Full, DiskTrouble::Power]);
+                let trouble = *random.pick(&[Trouble::Eio, Trouble::Full, Trouble::Power]);
                 Kind::Disk { node, after: random.within(1, 60), trouble }
             }
             "flip" => Kind::Flip { node, place: *random.pick(&[Flip::Log, Flip::State]) },
             "away" => {
-                let trouble = *random.pick(&[
-                    DiskTrouble::Power,
-                    DiskTrouble::Power,
-                    DiskTrouble::Eio,
-                    DiskTrouble::Full,
-                ]);
-                Kind::Away { node, after: random.within(1, 40), trouble }
+                let trouble =
+                    *random.pick(&[Trouble::Power, Trouble::Power, Trouble::Eio, Trouble::Full]);
+                Kind::Away { node, since: Since::Start, after: random.within(1, 40), trouble }
             }
             "pause" => Kind::Pause { nodes: self.some(random) },
             "cut" => {

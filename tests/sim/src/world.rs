@@ -8,6 +8,7 @@ use std::time::Duration;
 use roost::auth::{Auth, Grant};
 use roost::keys::{TokenKeys, key_id};
 use roost_cluster::host;
+use roost_storage::fs::sim::Trouble;
 use roost_storage::model::UserId;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::damage;
 use crate::invariants::Invariants;
 use crate::net::{Net, Place};
 use crate::node::{EPOCH_MS, Node, Running};
-use crate::plan::{CALM_MS, DiskTrouble, Fault, Kind, Plan};
+use crate::plan::{CALM_MS, Fault, Kind, Plan, Since};
 use crate::random::Random;
 use crate::record::Record;
 use crate::trace::Trace;
@@ -60,8 +61,9 @@ pub(crate) struct World {
     /// Faults that have begun, with their end.
     active: Vec<(u64, Fault)>,
     next_fault: usize,
-    /// Nodes whose disks have trouble soon after their next start, and after how many operations.
-    again: Vec<(Place, DiskTrouble, u64)>,
+    /// Nodes whose disks have trouble after their next start: since when, and after how many
+    /// operations.
+    again: Vec<(Place, Trouble, Since, u64)>,
 }
 
 impl World {
@@ -233,8 +235,8 @@ impl World {
                 self.trace.line(&format!("node {id} starts"));
                 self.invariants.started(id);
                 let again = self.again.iter().position(|(node, ..)| *node == id);
-                if let Some((_, trouble, after)) = again.map(|at| self.again.remove(at)) {
-                    node.trouble(trouble, after);
+                if let Some((_, trouble, since, after)) = again.map(|at| self.again.remove(at)) {
+                    node.trouble(trouble, since, after);
                     self.until_room(id, trouble);
                 }
             }
@@ -250,8 +252,8 @@ impl World {
     }
 
     /// Ends a full disk's time some day.
-    fn until_room(&mut self, node: Place, trouble: DiskTrouble) {
-        if trouble == DiskTrouble::Full {
+    fn until_room(&mut self, node: Place, trouble: Trouble) {
+        if trouble == Trouble::Full {
             let kind = Kind::Disk { node, after: 0, trouble };
             let fault = Fault { at_ms: self.now_ms, for_ms: FULL_MS, kind };
             self.active.push((self.now_ms + FULL_MS, fault));
@@ -305,9 +307,9 @@ impl World {
                     self.kill(id, *power, end_ms);
                 }
             }
-            Kind::Away { node, after, trouble } => {
+            Kind::Away { node, since, after, trouble } => {
                 self.kill(*node, true, end_ms);
-                self.again.push((*node, *trouble, *after));
+                self.again.push((*node, *trouble, *since, *after));
             }
             Kind::Flip { node, place } => {
                 if !self.node(*node).lost {
@@ -323,7 +325,7 @@ impl World {
             Kind::Disk { node, after, trouble } => {
                 let node = self.node(*node);
                 if node.running.is_some() {
-                    node.trouble(*trouble, *after);
+                    node.trouble(*trouble, Since::Start, *after);
                 }
             }
             Kind::Engine { node, after } => {
@@ -360,7 +362,7 @@ impl World {
                     let sync_ms = self.plan.sync_ms;
                     self.node(node).set_sync_ms(sync_ms);
                 }
-                Kind::Disk { node, trouble: DiskTrouble::Full, .. } => {
+                Kind::Disk { node, trouble: Trouble::Full, .. } => {
                     self.node(node).disk.make_room();
                 }
                 _ => {}

@@ -99,6 +99,25 @@ fn a_failed_operation_does_nothing_and_the_next_one_works() {
 }
 
 #[test]
+fn trouble_waits_for_a_file_of_its_name() {
+    let disk = SimDisk::new();
+    disk.trouble_with("incoming-", 1, Trouble::Eio);
+    let other = synced_file(&disk, "x", b"1");
+    other.write_at(0, b"2").unwrap();
+    assert!(!disk.has_failed());
+    let file = disk.open(Path::new("incoming-7"), OpenMode::Truncate).unwrap();
+    let error = file.write_at(0, b"a").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+    assert!(disk.has_failed());
+    file.write_at(0, b"b").unwrap();
+
+    disk.trouble_with("incoming-", 0, Trouble::Power);
+    assert!(disk.open(Path::new("incoming-8"), OpenMode::Truncate).is_err());
+    assert!(disk.has_stopped());
+    assert!(!disk.crash(CrashPolicy::KeepAll).has_stopped());
+}
+
+#[test]
 fn what_a_failed_sync_dropped_no_later_sync_writes() {
     let disk = SimDisk::new();
     let file = synced_file(&disk, "x", b"..");

@@ -97,7 +97,8 @@ fn seconds(rng: &mut StdRng, range: std::ops::Range<f64>) -> Duration {
 fn kinds(options: &Options, rng: &mut StdRng, turn: &mut usize) -> Vec<Kind> {
     if options.together {
         let count = rng.random_range(1..=AT_A_TIME);
-        return (0..count).filter_map(|_| options.kinds().choose(rng).copied()).collect();
+        let kinds = options.kinds();
+        return (0..count).filter_map(|_| kinds.choose(rng).copied()).collect();
     }
     *turn += 1;
     let kinds = options.kinds();
