@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `ENGINES=fjall,sled` in the environment picks among `memory`, `sled` and `fjall`, `SIZES=2,10`
-//! among the sizes of the conversations, and `DIRTY_MIB` sets the bound on dirty memory.
+//! among the sizes of the conversations, `DIRTY_MIB` sets the bound on dirty memory, and `USERS` the
+//! number of users.
 //!
 //! One thread applies batches of sends as fast as it can, another one checkpoints under pressure,
 //! as in a node. Printed are messages and references for each second of the applying thread's CPU
@@ -17,7 +18,7 @@
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,10 @@ use roost_storage::limits::MAX_PAGE;
 use roost_storage::model::{ConversationId, ConversationKind, LogPosition, Retention, UserId};
 use roost_storage::store::{Payload, Store, StoreOptions};
 
-const USERS: usize = 20_000;
+static USERS: LazyLock<usize> = LazyLock::new(|| {
+    let users = std::env::var("USERS").map(|users| users.parse().expect("a number"));
+    users.unwrap_or(20_000)
+});
 const BATCH: usize = 64;
 
 struct Feed {
@@ -70,12 +74,12 @@ impl Feed {
 }
 
 fn user(n: usize) -> UserId {
-    format!("u{:06}", n % USERS).parse().expect("a short id")
+    format!("u{:06}", n % *USERS).parse().expect("a short id")
 }
 
 /// Groups of `size`, so many that each user is in about four.
 fn make_groups(feed: &mut Feed, size: usize) -> Vec<(ConversationId, usize)> {
-    let count = (USERS * 4 / size).max(1);
+    let count = (*USERS * 4 / size).max(1);
     let mut groups = Vec::new();
     for n in 0..count {
         let first = n * 7_919;
@@ -212,7 +216,7 @@ fn run(
 fn read_all(store: &Store) -> f64 {
     let started = cpu_seconds();
     let mut items = 0_u64;
-    for n in (0..USERS).step_by(20) {
+    for n in (0..*USERS).step_by(20) {
         let mut after = 0;
         loop {
             let page = store.queue_page(&user(n), after, MAX_PAGE, 0).expect("no fault");
