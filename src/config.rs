@@ -53,6 +53,9 @@ pub struct NodeConfig {
     pub keys: Option<PathBuf>,
     /// The cold tier's engine; unless said, the one that the folder has, fjall for a new one.
     pub engine: Option<EngineKind>,
+    /// Whether the store is counted anew before it serves; unless said, where the engine may have lost
+    /// something since the last start.
+    pub verify_store: Option<bool>,
     /// Dirty state that the hot tier may hold, in bytes.
     pub dirty_bytes: usize,
     /// Log entries kept behind the newest checkpoint, for followers that were away.
@@ -141,6 +144,10 @@ pub struct Settings {
     /// [default: fjall]
     #[arg(long, env = "ROOST_ENGINE", value_name = "NAME")]
     pub engine: Option<Engine>,
+    /// Whether to read the whole store at the start and refuse it if something is missing [default: on
+    /// sled, at the first start after the machine's]
+    #[arg(long, env = "ROOST_VERIFY_STORE", value_name = "BOOL")]
+    pub verify_store: Option<bool>,
     /// State that may wait in memory to be written, such as 64MiB [default: 256MiB]
     #[arg(long, env = "ROOST_DIRTY_BYTES", value_name = "SIZE")]
     pub dirty_bytes: Option<ByteSize>,
@@ -219,6 +226,7 @@ impl Settings {
             peers: self.peers.or(other.peers),
             keys: self.keys.or(other.keys),
             engine: self.engine.or(other.engine),
+            verify_store: self.verify_store.or(other.verify_store),
             dirty_bytes: self.dirty_bytes.or(other.dirty_bytes),
             log_keep_entries: self.log_keep_entries.or(other.log_keep_entries),
             token_public_keys: self.token_public_keys.or(other.token_public_keys),
@@ -239,6 +247,7 @@ impl Settings {
             peers: self.peers.unwrap_or_default().0,
             keys: self.keys,
             engine: self.engine.map(|engine| engine.0),
+            verify_store: self.verify_store,
             dirty_bytes: self.dirty_bytes.map_or(limits::DEFAULT_DIRTY_BYTES, |size| size.0),
             log_keep_entries: self.log_keep_entries.unwrap_or(DEFAULT_LOG_KEEP_ENTRIES),
             token_public_keys: self.token_public_keys.unwrap_or_default(),
@@ -306,7 +315,7 @@ mod tests {
     }
 
     /// Every setting: its name, a value as a flag and the same as TOML.
-    const ALL: [(&str, &str, &str); 14] = [
+    const ALL: [(&str, &str, &str); 15] = [
         ("data", "/d", "'/d'"),
         ("node_id", "2", "2"),
         ("listen", "0.0.0.0:1", "'0.0.0.0:1'"),
@@ -315,6 +324,7 @@ mod tests {
         ("peers", "1=a:1,2=b:2", "{ 1 = 'a:1', 2 = 'b:2' }"),
         ("keys", "/k", "'/k'"),
         ("engine", "fjall", "'fjall'"),
+        ("verify_store", "true", "true"),
         ("dirty_bytes", "32MiB", "'32MiB'"),
         ("log_keep_entries", "5", "5"),
         ("token_public_keys", "/a,/b", "['/a', '/b']"),

@@ -4,6 +4,7 @@
 //! DATA/
 //!   lock                 held while a node runs on the folder
 //!   identity.toml        which node this folder is, for ever
+//!   boot                 on sled, when the store was last counted anew
 //!   keys/                the cluster's keys, unless they are elsewhere
 //!   shards/0/log/        the Raft log
 //!   shards/0/state/      checkpoint journal and snapshot files
@@ -11,6 +12,7 @@
 //! ```
 
 use std::fs::{File, TryLockError};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use roost_cluster::{Cluster, ClusterOptions, PeerTls, checkpoints};
-use roost_storage::engine;
+use roost_storage::Fault;
+use roost_storage::engine::{self, EngineKind};
 use roost_storage::fs::real::RealDisk;
 use roost_storage::fs::{Disk, OpenMode};
 use roost_storage::log::{Log, LogOptions};
@@ -38,6 +41,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The version of the folder's layout.
 const LAYOUT_VERSION: u32 = 1;
 const IDENTITY_FILE: &str = "identity.toml";
+/// The machine's run in which the store was last found whole, on an engine that may lose something.
+const BOOT_FILE: &str = "boot";
 /// Locked in the data folder while a node runs on it.
 pub(crate) const LOCK_FILE: &str = "lock";
 
@@ -182,13 +187,53 @@ fn make_identity(disk: &dyn Disk, node_id: u64) -> anyhow::Result<u64> {
     let store_id: u64 = rand::random();
     let identity =
         Identity { version: LAYOUT_VERSION, node_id, store_id: format!("{store_id:016x}") };
-    let draft = PathBuf::from(format!("{IDENTITY_FILE}.tmp"));
-    let file = disk.open(&draft, OpenMode::Truncate)?;
-    file.write_at(0, toml::to_string(&identity)?.as_bytes())?;
-    file.sync()?;
-    disk.rename(&draft, Path::new(IDENTITY_FILE))?;
-    disk.sync_dir(Path::new(""))?;
+    replace(disk, IDENTITY_FILE, &toml::to_string(&identity)?)?;
     Ok(store_id)
+}
+
+/// Makes or replaces a file of the data folder, as a whole and durably.
+fn replace(disk: &dyn Disk, name: &str, text: &str) -> io::Result<()> {
+    let draft = PathBuf::from(format!("{name}.tmp"));
+    let file = disk.open(&draft, OpenMode::Truncate)?;
+    file.write_at(0, text.as_bytes())?;
+    file.sync()?;
+    disk.rename(&draft, Path::new(name))?;
+    disk.sync_dir(Path::new(""))
+}
+
+/// Which run of the machine this is, where the operating system says so.
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+/// Whether the machine is still in the run in which the store was last opened and found whole: what a
+/// process wrote then cannot have been lost since.
+fn is_same_boot(data: &Path) -> bool {
+    let Some(current) = boot_id() else { return false };
+    std::fs::read_to_string(data.join(BOOT_FILE)).is_ok_and(|known| known.trim() == current)
+}
+
+/// Opens the store. On an engine that may lose what it reported durable, counts everything anew when the
+/// machine was started since.
+fn open_store(config: &NodeConfig, disk: &Arc<dyn Disk>, kind: EngineKind) -> Result<Store, Fault> {
+    let shard = shard_folder();
+    let engine = engine::open(kind, &config.data.join(&shard).join("engine"))?;
+    let after_boot = kind.may_lose_flushed() && !is_same_boot(&config.data);
+    let options = StoreOptions {
+        shard: SHARD,
+        dirty_bytes: config.dirty_bytes,
+        checkpoint_early: checkpoints::early(config.node_id),
+        verify: config.verify_store.unwrap_or(after_boot),
+        ..StoreOptions::default()
+    };
+    let verified = options.verify;
+    let store = Store::open(disk.clone(), &shard.join("state"), engine, options)?;
+    if let (true, true, Some(boot)) = (after_boot, verified, boot_id()) {
+        replace(disk.as_ref(), BOOT_FILE, &boot)
+            .map_err(|error| Fault::io(format!("write {BOOT_FILE}"), error))?;
+    }
+    Ok(store)
 }
 
 fn shard_folder() -> PathBuf {
@@ -206,16 +251,9 @@ async fn open_storage(
         let shard = shard_folder();
         let folder = config.data.join(&shard).join("engine");
         let kind = config.engine.map_or_else(|| engine::owner(&folder), |kind| Ok(Some(kind)))?;
-        let engine = engine::open(kind.unwrap_or_default(), &folder)?;
-        let options = StoreOptions {
-            shard: SHARD,
-            dirty_bytes: config.dirty_bytes,
-            checkpoint_early: checkpoints::early(config.node_id),
-            ..StoreOptions::default()
-        };
-        let store = Store::open(disk.clone(), &shard.join("state"), engine, options)?;
+        let store = open_store(&config, &disk, kind.unwrap_or_default())?;
         let log = Log::open(disk, &shard.join("log"), LogOptions::default())?;
-        Ok::<_, roost_storage::Fault>((Arc::new(log), Arc::new(store)))
+        Ok::<_, Fault>((Arc::new(log), Arc::new(store)))
     });
     Ok(opened.await.context("opening the store was interrupted")??)
 }

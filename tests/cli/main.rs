@@ -15,3 +15,5 @@ mod process;
 mod bench;
 mod commands;
 mod dev;
+#[cfg(target_os = "linux")]
+mod verify;

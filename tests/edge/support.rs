@@ -53,6 +53,7 @@ impl TestNode {
             peers: BTreeMap::new(),
             keys: None,
             engine: Some(EngineKind::Sled),
+            verify_store: None,
             dirty_bytes: 64 * 1024 * 1024,
             log_keep_entries: 1_000,
             token_public_keys: Vec::new(),

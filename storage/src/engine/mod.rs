@@ -46,6 +46,11 @@ impl EngineKind {
             Self::Fjall => "fjall",
         }
     }
+
+    /// Whether it may give back less, after a loss of power, than it had reported durable.
+    pub fn may_lose_flushed(self) -> bool {
+        self == Self::Sled
+    }
 }
 
 impl fmt::Display for EngineKind {

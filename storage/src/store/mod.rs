@@ -98,7 +98,8 @@ impl Store {
     /// install that a crash interrupted. What came after is the log's to apply again.
     ///
     /// # Errors
-    /// Any [`Fault`] of reading what is there.
+    /// Any [`Fault`] of reading what is there; with [`StoreOptions::verify`], [`Fault::Corrupt`] where
+    /// that is not what the checkpoint says.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -107,6 +108,9 @@ impl Store {
     ) -> Result<Self, Fault> {
         let (cold, meta) = Cold::open(disk, dir, engine, options.shard)?;
         let state = meta.map_or_else(|| Ok(State::default()), |meta| State::decode(&meta))?;
+        if options.verify {
+            recount::verify(&cold, &state)?;
+        }
         Ok(Self {
             options,
             cold,

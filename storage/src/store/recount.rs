@@ -34,6 +34,29 @@ pub(super) fn recount(cold: &Cold, state: &State) -> Result<(SetDigest, StoredCo
     Ok((scan.sum, scan.counts))
 }
 
+/// Holds the cold tier to what its newest checkpoint, whose state is `state`, says of it.
+///
+/// The digest is a running sum: from a record that the engine gives back older than it was, the next
+/// change would take away what is not in it, and the node's digest would be another one for ever.
+pub(super) fn verify(cold: &Cold, state: &State) -> Result<(), Fault> {
+    let lost = |what: &str| {
+        Fault::corrupt(format!(
+            "the store does not hold what its newest checkpoint says ({what}): its engine lost some of what \
+             it had reported durable. The other nodes have what was acknowledged, and go on; this \
+             version can't rebuild or replace a node yet, so keep its folder"
+        ))
+    };
+    let (sum, counts) = recount(cold, state).map_err(|fault| match fault {
+        Fault::Corrupt(what) => lost(&what),
+        fault => fault,
+    })?;
+    match (sum == state.digest, counts == state.counts) {
+        (true, true) => Ok(()),
+        (_, false) => Err(lost("other counts")),
+        (false, true) => Err(lost("other content")),
+    }
+}
+
 struct Scan<'a> {
     cold: &'a Cold,
     sum: SetDigest,

@@ -20,6 +20,10 @@ pub struct StoreOptions {
     /// Whether `apply` runs the checkpoint itself when it would have to wait (simulation, tests),
     /// instead of waiting for the thread that calls [`Store::checkpoint`](super::Store::checkpoint).
     pub inline_checkpoints: bool,
+    /// Whether opening counts everything anew and refuses a cold tier that does not hold what its newest
+    /// checkpoint says. For an engine that may have lost what it had reported durable
+    /// ([`EngineKind::may_lose_flushed`](crate::engine::EngineKind::may_lose_flushed)).
+    pub verify: bool,
     /// Whether positions may leave indexes out. Raft never does; openraft's storage suite does.
     pub index_gaps: bool,
 }
@@ -38,6 +42,7 @@ impl Default for StoreOptions {
             dirty_bytes: limits::DEFAULT_DIRTY_BYTES,
             checkpoint_early: 0,
             inline_checkpoints: false,
+            verify: false,
             index_gaps: false,
         }
     }

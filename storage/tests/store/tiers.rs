@@ -1,5 +1,7 @@
 //! The tiers under load: bounds, back-pressure, and readers while everything moves.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,6 +9,7 @@ use std::thread;
 use roost_storage::Fault;
 use roost_storage::command::{Batch, Command};
 use roost_storage::engine::memory::MemoryEngine;
+use roost_storage::engine::{Change, Engine};
 use roost_storage::limits::{MAX_PAGE, QUEUE_SEGMENT_SPANS};
 use roost_storage::model::{ItemContent, LogPosition};
 use roost_storage::store::{HistoryRange, Store, StoreOptions};
@@ -198,4 +201,43 @@ fn readers_see_dense_queues_while_entries_and_checkpoints_go_on() {
     }
     let (applied, digest, counts) = store.recount().unwrap();
     assert_eq!(((applied, digest), counts), (store.digest(), store.counts()));
+}
+
+/// What an engine might do that loses what it had reported durable.
+#[test]
+fn a_store_that_lost_something_is_refused_when_it_is_verified() {
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let mut node = Node::with(Arc::clone(&engine), StoreOptions { verify: true, ..options() });
+    let group = node.group("alice", &["bob", "carol"]);
+    node.run(register("bob", "tv")).unwrap();
+    node.run(send("alice", &group, "c1", "one")).unwrap();
+    node.store.checkpoint().unwrap();
+    let older: BTreeMap<_, _> =
+        engine.scan(&[], &[0xff; 64], usize::MAX).unwrap().into_iter().collect();
+    node.run(acknowledge("bob", "tv", 2)).unwrap();
+    node.run(send("alice", &group, "c2", "two")).unwrap();
+    node.store.checkpoint().unwrap();
+    node.reopen();
+
+    let newer = engine.scan(&[], &[0xff; 64], usize::MAX).unwrap();
+    let reopen = || {
+        let disk = Arc::new(node.disk.clone());
+        Store::open(disk, Path::new(DIR), Arc::clone(&engine), node.options.clone())
+    };
+    let mut went_back = 0;
+    for (key, value) in newer {
+        let mut lost = vec![Change::Delete(key.clone())];
+        if let Some(old) = older.get(&key).filter(|old| **old != value) {
+            went_back += 1;
+            lost.push(Change::Put(key.clone(), old.clone()));
+        }
+        for change in lost {
+            engine.write(vec![change]).unwrap();
+            let fault = reopen().expect_err("the store lost something");
+            assert!(fault.to_string().contains("does not hold"), "{fault}");
+            engine.write(vec![Change::Put(key.clone(), value.clone())]).unwrap();
+        }
+    }
+    assert!(went_back > 4, "{went_back}");
+    reopen().unwrap();
 }

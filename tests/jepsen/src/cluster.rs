@@ -67,13 +67,18 @@ impl Cluster {
         folder: PathBuf,
         links: Arc<Links>,
     ) -> anyhow::Result<Self> {
+        let mut settings = vec![
+            format!("--engine={}", options.engine),
+            format!("--dirty-bytes={}", options.dirty_bytes),
+            format!("--log-keep-entries={}", options.log_keep_entries),
+        ];
+        if options.engine == "sled" {
+            // The machine runs on when power is cut here, so a node would not know.
+            settings.push("--verify-store=true".to_owned());
+        }
         let mut cluster = Self {
             binary: options.binary()?,
-            settings: vec![
-                format!("--engine={}", options.engine),
-                format!("--dirty-bytes={}", options.dirty_bytes),
-                format!("--log-keep-entries={}", options.log_keep_entries),
-            ],
+            settings,
             clocks: options.kinds().contains(&Kind::Clock),
             disks: Vec::new(),
             links,
