@@ -229,7 +229,10 @@ fn open_store(config: &NodeConfig, disk: &Arc<dyn Disk>, kind: EngineKind) -> Re
     };
     let verified = options.verify;
     let store = Store::open(disk.clone(), &shard.join("state"), engine, options)?;
-    if let (true, true, Some(boot)) = (after_boot, verified, boot_id()) {
+    if after_boot
+        && verified
+        && let Some(boot) = boot_id()
+    {
         replace(disk.as_ref(), BOOT_FILE, &boot)
             .map_err(|error| Fault::io(format!("write {BOOT_FILE}"), error))?;
     }
