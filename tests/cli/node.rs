@@ -7,6 +7,10 @@ use tempfile::TempDir;
 
 use crate::process::{Process, failure, roost, run, signal, stdout};
 
+/// Settings of a node on free ports that says only what is wrong.
+pub(crate) const SETTINGS: [&str; 6] =
+    ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--log", "error"];
+
 /// A running `roost serve`, on free ports, in a folder of its own.
 pub(crate) struct Node {
     /// The node itself.
@@ -25,10 +29,8 @@ impl Node {
 
     /// Starts it in a folder, which may have its data.
     pub(crate) fn start_in(folder: TempDir) -> Self {
-        let settings =
-            ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--log", "error"];
         let mut process =
-            Process::start(roost(folder.path()).arg("serve").args(settings).stdout(Stdio::piped()));
+            Process::start(roost(folder.path()).arg("serve").args(SETTINGS).stdout(Stdio::piped()));
         let mut welcome = Vec::new();
         for line in BufReader::new(process.0.stdout.take().unwrap()).lines() {
             welcome.push(line.unwrap());

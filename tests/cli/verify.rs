@@ -7,7 +7,7 @@ use std::process::Output;
 use roost_storage::engine::{self, Change, EngineKind};
 use tempfile::TempDir;
 
-use crate::node::Node;
+use crate::node::{Node, SETTINGS};
 use crate::process::{failure, run};
 
 fn set(folder: &TempDir, settings: &str) {
@@ -32,8 +32,7 @@ fn lose_the_last_record(folder: &Path) {
 }
 
 fn serve(folder: &TempDir) -> Output {
-    let listen = ["--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--log", "error"];
-    run(folder.path(), &[&["serve"], &listen[..]].concat())
+    run(folder.path(), &[&["serve"], &SETTINGS[..]].concat())
 }
 
 #[test]
