@@ -37,6 +37,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use self::file::{FileKind, Head, Reader, Writer};
 pub(crate) use self::snapshot::ExportedSnapshot;
+pub use self::snapshot::INCOMING_PREFIX;
 use crate::Fault;
 use crate::engine::{ChangeRef, Direction, Engine, Pair, Sink};
 use crate::fs::Disk;
@@ -333,7 +334,7 @@ impl Cold {
     /// A name for a file that is being received; each call gives another one.
     pub(crate) fn incoming_path(&self) -> PathBuf {
         let n = self.incoming.fetch_add(1, Ordering::Relaxed);
-        self.path(&format!("{}{n}", snapshot::INCOMING_PREFIX))
+        self.path(&format!("{}{n}", INCOMING_PREFIX))
     }
 }
 

@@ -31,7 +31,7 @@ const EXPORT_DRAFT: &str = "export.tmp";
 const INSTALL: &str = "install.snap";
 const EXPORT_PREFIX: &str = "snapshot-";
 /// How the names of files that are being received start.
-pub(super) const INCOMING_PREFIX: &str = "incoming-";
+pub const INCOMING_PREFIX: &str = "incoming-";
 /// Keys that are removed in one go when a shard that is not alone in its engine is cleared.
 const CLEAR_KEYS: usize = 1_024;
 

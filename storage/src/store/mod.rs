@@ -63,6 +63,7 @@ pub use self::types::{
 };
 use crate::Fault;
 use crate::cold::Cold;
+pub use crate::cold::INCOMING_PREFIX;
 use crate::command::Command;
 use crate::engine::Engine;
 use crate::fs::Disk;

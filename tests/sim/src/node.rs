@@ -19,7 +19,7 @@ use roost_storage::fs::Disk;
 use roost_storage::fs::sim::{CrashPolicy, SimDisk, Trouble};
 use roost_storage::log::{Log, LogDriver, LogOptions};
 use roost_storage::model::ShardId;
-use roost_storage::store::{Store, StoreOptions};
+use roost_storage::store::{INCOMING_PREFIX, Store, StoreOptions};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{advance, sleep};
@@ -36,8 +36,6 @@ pub(crate) const EPOCH_MS: u64 = 1_760_000_000_000;
 pub(crate) const LOG_FOLDER: &str = "log";
 /// The cold tier's.
 pub(crate) const STATE_FOLDER: &str = "state";
-/// How the names of snapshots begin that arrive.
-const INCOMING_PREFIX: &str = "incoming-";
 
 /// A node that runs.
 pub(crate) struct Running {
