@@ -3,14 +3,21 @@
 //! One keyspace holds everything. A checkpoint goes past fjall's journal, straight into tables, and
 //! is there as a whole once they are listed: the cold tier writes no journal of its own for it.
 //!
+//! Checkpoints wait to be merged in the tree's first level. fjall lists what is there, counts it in a
+//! byte, and can't read a list again that counted past its end: so they wait for merges before.
+//!
 //! To clear is to replace the keyspace. fjall's own `clear` stays in its journal, and is done again
 //! at the next start: also to tables that came later, past the journal.
 
 use std::ops::Bound;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use fjall::config::PartitioningPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
+use fjall::{
+    AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+};
 use parking_lot::RwLock;
 
 use super::writeback::Writeback;
@@ -27,6 +34,12 @@ const SEPARATE_FROM_BYTES: u32 = 192;
 /// Threads that merge tables. With more, one of them passes work to the others again and again
 /// while they are busy; and merging is to take its time, so that requests need not wait for it.
 const WORKERS: usize = 1;
+/// Checkpoints that may be there unmerged when another one comes. Each is looked through by reads, so
+/// it is far fewer than the 255 that fjall can list; and more than merges at a low priority are behind
+/// in a busy time.
+const MAX_UNMERGED: usize = 64;
+/// How often it is looked whether they were merged.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A fjall database.
 pub struct FjallEngine {
@@ -38,11 +51,15 @@ pub struct FjallEngine {
 impl FjallEngine {
     /// Opens the database in a folder, or makes it.
     pub fn open(path: &Path) -> Result<Self, Fault> {
+        Self::open_with(path, WORKERS)
+    }
+
+    fn open_with(path: &Path, workers: usize) -> Result<Self, Fault> {
         let failed = |error: fjall::Error| cannot_open(path, &error);
         let builder = Database::builder(path)
             .cache_size(ENGINE_CACHE_BYTES as u64)
             .manual_journal_persist(true)
-            .worker_threads(WORKERS);
+            .worker_threads_unchecked(workers);
         // Its workers get the priority of the thread that opens it.
         let opened = background::run(|| builder.open())
             .map_err(|error| Fault::io("start a thread to open fjall", error))?;
@@ -53,6 +70,27 @@ impl FjallEngine {
 
     fn keyspace(&self) -> Keyspace {
         self.keyspace.read().clone()
+    }
+
+    /// Waits until another checkpoint may come.
+    ///
+    /// # Errors
+    /// [`Fault::Engine`] if a merge failed, now or since the last call: fjall merges nothing more then,
+    /// and says so only to whoever asks.
+    fn await_merges(&self, keyspace: &Keyspace) -> Result<(), Fault> {
+        loop {
+            self.db.persist(PersistMode::Buffer)?;
+            if keyspace.tree.l0_run_count() < MAX_UNMERGED {
+                return Ok(());
+            }
+            sleep(LOOK_EVERY);
+            // fjall looks for a merge once for each checkpoint, and another level's may have been more
+            // urgent each time. Nothing is dropped here that an older reader could want.
+            if self.db.active_compactions() == 0 {
+                let strategy = keyspace.config.compaction_strategy.clone();
+                keyspace.tree.compact(strategy, 0).map_err(fjall::Error::from)?;
+            }
+        }
     }
 }
 
@@ -111,6 +149,7 @@ impl Engine for FjallEngine {
     /// of tables that names them, and then replaces the file that names the list.
     fn write_sorted(&self, feed: &mut Feed<'_>) -> Result<(), Fault> {
         let keyspace = self.keyspace();
+        self.await_merges(&keyspace)?;
         self.writeback.expect(keyspace.path());
         let mut ingestion = keyspace.start_ingestion()?;
         feed(&mut |change| {
@@ -153,5 +192,48 @@ impl std::fmt::Debug for FjallEngine {
 impl From<fjall::Error> for Fault {
     fn from(error: fjall::Error) -> Self {
         Self::Engine(format!("fjall: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkpoint of two keys, one of its own and one that all have, so that they must be merged.
+    fn checkpoint(engine: &FjallEngine, number: u32) -> Result<(), Fault> {
+        let key = number.to_be_bytes();
+        engine.write_sorted(&mut |sink| {
+            sink(ChangeRef::Put(&key, b"value"))?;
+            sink(ChangeRef::Put(b"shared", &key))
+        })
+    }
+
+    #[test]
+    fn checkpoints_that_nobody_merges_are_still_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = 300;
+        let engine = FjallEngine::open_with(folder.path(), 0).unwrap();
+        (0..count).for_each(|number| checkpoint(&engine, number).unwrap());
+        assert!(engine.keyspace().tree.l0_run_count() <= MAX_UNMERGED);
+        drop(engine);
+        let engine = FjallEngine::open(folder.path()).unwrap();
+        assert_eq!(engine.scan(&[], &[0xff], usize::MAX).unwrap().len(), count as usize + 1);
+    }
+
+    #[test]
+    fn a_merge_that_failed_is_the_next_checkpoints_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = FjallEngine::open(folder.path()).unwrap();
+        checkpoint(&engine, 0).unwrap();
+        let tables = engine.keyspace().path().join("tables");
+        for table in std::fs::read_dir(tables).unwrap() {
+            std::fs::File::create(table.unwrap().path()).unwrap();
+        }
+        // Each asks for a merge, and one of the first few is made.
+        let failed = (1..1_000).find_map(|number| {
+            sleep(LOOK_EVERY);
+            checkpoint(&engine, number).err()
+        });
+        assert!(matches!(failed, Some(Fault::Engine(_))), "{failed:?}");
     }
 }
