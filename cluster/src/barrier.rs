@@ -81,7 +81,7 @@ async fn round(route: &Route) -> Result<ReadPoint, ()> {
     let deadline = Instant::now() + ROUND_TIMEOUT;
     let leader = match route.replica.leader() {
         Some(leader) => leader,
-        None => route.replica.wait_leader(None, deadline).await.ok_or(())?,
+        None => route.replica.wait_leader(|_| true, deadline).await.ok_or(())?,
     };
     if leader == route.node_id {
         return route.read_point(deadline).await.map_err(drop);

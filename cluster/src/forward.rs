@@ -140,12 +140,10 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
     loop {
         expire(&mut batch, unknown);
         let Some(latest) = batch.iter().map(|waiting| waiting.deadline).max() else { return };
-        let Some(leader) = hint.take().or(route.replica.leader()) else {
-            if route
-                .replica
-                .wait_leader(None, latest.min(Instant::now() + ATTEMPT_TIMEOUT))
-                .await
-                .is_none()
+        let known = route.replica.leader();
+        let Some(leader) = hint.take().or(known) else {
+            let deadline = latest.min(Instant::now() + ATTEMPT_TIMEOUT);
+            if route.replica.wait_leader(|_| true, deadline).await.is_none()
                 && route.replica.status().role == roost_raft::Role::Stopped
             {
                 return settle(batch, &stopped(unknown));
@@ -155,7 +153,7 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
         let commands = batch.iter().map(|waiting| waiting.command.clone()).collect();
         let deadline = latest.min(Instant::now() + ATTEMPT_TIMEOUT);
         origin.attempt += 1;
-        match attempt(route, leader, origin, commands, deadline).await {
+        match attempt(route, Target { leader, known }, origin, commands, deadline).await {
             Attempted::Done(index, outcomes) if outcomes.len() == batch.len() => {
                 return finish(batch, index, outcomes, unknown);
             }
@@ -167,7 +165,7 @@ async fn bring(route: &Route, number: u64, mut batch: Vec<Waiting>) {
         }
         if hint.is_none() {
             let pause = latest.min(Instant::now() + RETRY_PAUSE);
-            route.replica.wait_leader(Some(leader), pause).await;
+            route.replica.wait_leader(|leader| Some(leader) != known, pause).await;
         }
     }
 }
@@ -214,9 +212,18 @@ fn finish(batch: Vec<Waiting>, index: u64, outcomes: Vec<Outcome>, unknown: bool
     }
 }
 
+/// Where an attempt goes.
+#[derive(Clone, Copy)]
+struct Target {
+    leader: NodeId,
+    /// The leader that this node knew. A leader that is handing over names its successor before
+    /// anybody else knows it, and perhaps in vain.
+    known: Option<NodeId>,
+}
+
 async fn attempt(
     route: &Route,
-    leader: NodeId,
+    Target { leader, known }: Target,
     origin: Origin,
     commands: Vec<Command>,
     deadline: Instant,
@@ -234,10 +241,11 @@ async fn attempt(
     let ttl = deadline.saturating_duration_since(Instant::now());
     let ttl_ms = millis(ttl);
     let call = Call::Forward { shard: route.shard, origin, ttl_ms, commands };
+    let another = |newest| newest != leader && Some(newest) != known;
     let answer = tokio::select! {
         answer = route.transport.call(leader, node.as_ref(), &call, deadline) => answer,
-        // Another leader is known already: no use in waiting for the old one's answer.
-        Some(_) = route.replica.wait_leader(Some(leader), deadline) => return Attempted::Unknown,
+        // Another leader is known by now: no use in waiting for the old one's answer.
+        Some(_) = route.replica.wait_leader(another, deadline) => return Attempted::Unknown,
     };
     match answer {
         Ok(Answer::Forward(Ok((index, outcomes)))) => Attempted::Done(index, outcomes),

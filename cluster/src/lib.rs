@@ -285,7 +285,8 @@ impl Cluster {
             .max_by_key(|(_, matched)| **matched);
         if let (roost_raft::Role::Leader, Some((successor, _))) = (status.role, newest) {
             route.replica.transfer_leader(*successor).await;
-            route.replica.wait_leader(Some(route.node_id), Instant::now() + grace).await;
+            let other = |leader| leader != route.node_id;
+            route.replica.wait_leader(other, Instant::now() + grace).await;
         }
         route.replica.shutdown().await;
         route.transport.close().await;

@@ -264,13 +264,17 @@ impl Replica {
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
-    /// Waits until this node knows a leader other than `not`, or the deadline comes.
-    pub async fn wait_leader(&self, not: Option<NodeId>, deadline: Instant) -> Option<NodeId> {
+    /// Waits until this node knows a leader that is `wanted`, or the deadline comes.
+    pub async fn wait_leader(
+        &self,
+        wanted: impl Fn(NodeId) -> bool,
+        deadline: Instant,
+    ) -> Option<NodeId> {
         let mut metrics = self.raft.server_metrics();
         loop {
             let leader = metrics.borrow_watched().current_leader;
-            if leader.is_some() && leader != not {
-                return leader;
+            if let Some(leader) = leader.filter(|leader| wanted(*leader)) {
+                return Some(leader);
             }
             match tokio::time::timeout_at(deadline, metrics.changed()).await {
                 Ok(Ok(())) => {}
