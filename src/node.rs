@@ -37,7 +37,7 @@ use crate::keys::NodeKeys;
 /// The only shard of this version.
 const SHARD: ShardId = ShardId(0);
 /// How long sessions may take to close, and leadership to move, at a shutdown.
-const GRACE: Duration = Duration::from_secs(3);
+pub const GRACE: Duration = Duration::from_secs(3);
 /// The version of the folder's layout.
 const LAYOUT_VERSION: u32 = 1;
 const IDENTITY_FILE: &str = "identity.toml";

@@ -62,6 +62,11 @@ impl LocalEdge {
         let link = Local { from_client, to_client, room: None, probe: false };
         driver::serve(context, link, Framing::Bare(encoding), refused).await;
     }
+
+    /// Tells sessions that the node stops, and waits for them to be gone, at most `grace` long.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.context.stop(grace).await;
+    }
 }
 
 /// A permit to send to the client, on its way.

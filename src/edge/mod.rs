@@ -78,6 +78,14 @@ impl Context {
         // An error would say that the sender is gone, and it is ours.
         let _ = self.shutdown.subscribe().wait_for(|stopping| *stopping).await;
     }
+
+    /// Takes no more clients, tells those that are there, and waits for them to be gone, at most
+    /// `grace` long.
+    async fn stop(&self, grace: Duration) {
+        self.shutdown.send_replace(true);
+        // Who does not leave in time is cut off.
+        let _ = timeout(grace, self.gate.all_gone()).await;
+    }
 }
 
 /// The certificate that clients see on QUIC.
@@ -160,9 +168,7 @@ impl Edge {
     /// Takes no more clients, tells those that are there, and waits for them to be gone, at most
     /// `grace` long.
     pub async fn shutdown(&self, grace: Duration) {
-        self.context.shutdown.send_replace(true);
-        // Who does not leave in time is cut off.
-        let _ = timeout(grace, self.context.gate.all_gone()).await;
+        self.context.stop(grace).await;
         self.quic.close(roost_protocol::CloseCode::ShuttingDown.number().into(), b"shutting_down");
     }
 }

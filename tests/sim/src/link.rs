@@ -81,7 +81,9 @@ impl Link for SimLink {
         }
     }
 
-    async fn close(&self) {}
+    async fn close(&self) {
+        self.net.leave(self.own);
+    }
 }
 
 async fn answer(

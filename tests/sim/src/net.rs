@@ -206,9 +206,7 @@ impl Net {
     /// A node is gone with all that it waited for. Who waits for it learns that from the silence.
     pub(crate) fn forget(&self, place: Place) {
         let mut state = self.state.lock();
-        let waiting = state.calls.iter().filter(|(_, call)| call.target == place);
-        let waiting: Vec<_> = waiting.map(|(number, call)| (*number, call.caller)).collect();
-        for (call, caller) in waiting {
+        for (call, caller) in state.calls_to(place) {
             let noticed = state.now_ms + IDLE_MS + state.random.within(0, 500);
             let what = What::Reply { call, bytes: None };
             state.put(noticed, Envelope { from: caller, to: caller, what });
@@ -217,6 +215,16 @@ impl Net {
         state.doors.remove(&place);
         state.calls.retain(|_, call| call.caller != place);
         state.peer_connections.retain(|_, (caller, _)| *caller != place);
+    }
+
+    /// A node takes its leave of its peers, who hear of it: what waits for it gets no answer.
+    pub(crate) fn leave(&self, place: Place) {
+        let mut state = self.state.lock();
+        state.inboxes.remove(&place);
+        for (call, caller) in state.calls_to(place) {
+            let what = What::Reply { call, bytes: None };
+            state.send(Envelope { from: place, to: caller, what });
+        }
     }
 
     /// Sends.
@@ -316,6 +324,12 @@ impl Net {
 }
 
 impl State {
+    /// The calls that a node has not answered, and who waits.
+    fn calls_to(&self, place: Place) -> Vec<(u64, Place)> {
+        let calls = self.calls.iter().filter(|(_, call)| call.target == place);
+        calls.map(|(number, call)| (*number, call.caller)).collect()
+    }
+
     /// Whether it comes past a hole. What ends a client's wait comes from nowhere, and arrives.
     fn is_torn(&self, envelope: &Envelope) -> bool {
         let torn = envelope.what.stream().is_some_and(|stream| self.torn.contains(&stream));

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use roost::auth::Auth;
 use roost::edge::{EdgeOptions, Hub, LocalEdge};
 use roost::keys::TokenKeys;
+use roost::node::GRACE;
 use roost_cluster::{Cluster, NodeOptions, ReplicaOptions, host};
 use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::Disk;
@@ -46,7 +47,23 @@ pub(crate) struct Running {
     pub(crate) store: Arc<Store>,
     /// Its log.
     pub(crate) log: Arc<Log>,
+    edge: LocalEdge,
+    stopping: Option<Stopping>,
 }
+
+/// A node that was told to stop.
+struct Stopping {
+    /// Whether it has.
+    done: Arc<AtomicBool>,
+    /// Time in which it could, so without pauses, in milliseconds.
+    took_ms: u64,
+    /// Whether it led when it was told.
+    led: bool,
+}
+
+/// How long a node may take to stop: once for its sessions and once for its leadership, in
+/// milliseconds.
+const STOP_MS: u64 = 2 * GRACE.as_millis() as u64 + 500;
 
 /// How a node's clock is wrong.
 #[derive(Debug, Clone, Copy, Default)]
@@ -145,8 +162,8 @@ impl Node {
             .start_paused(true)
             .build()
             .map_err(|error| error.to_string())?;
-        let (cluster, store, log) = runtime.block_on(self.bring_up(plan, net, keys))?;
-        self.running = Some(Running { runtime, cluster, store, log });
+        let (cluster, store, log, edge) = runtime.block_on(self.bring_up(plan, net, keys))?;
+        self.running = Some(Running { runtime, cluster, store, log, edge, stopping: None });
         Ok(())
     }
 
@@ -155,7 +172,7 @@ impl Node {
         plan: &Plan,
         net: &Net,
         keys: &TokenKeys,
-    ) -> Result<(Cluster, Arc<Store>, Arc<Log>), String> {
+    ) -> Result<(Cluster, Arc<Store>, Arc<Log>, LocalEdge), String> {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let fault = |fault: roost_storage::Fault| fault.to_string();
         let options = StoreOptions {
@@ -207,8 +224,8 @@ impl Node {
             ..EdgeOptions::on(listen)
         };
         let edge = LocalEdge::new(cluster.clone(), hub, auth, options);
-        tokio::spawn(sessions::listen(net.clone(), self.id, edge));
-        Ok((cluster, store, log))
+        tokio::spawn(sessions::listen(net.clone(), self.id, edge.clone()));
+        Ok((cluster, store, log, edge))
     }
 
     fn options(&self, plan: &Plan) -> NodeOptions {
@@ -232,13 +249,16 @@ impl Node {
 
     /// Gives it its turn.
     pub(crate) fn turn(&mut self, now_ms: u64, tick_ms: u64) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = &mut self.running else { return };
         if self.paused_until.is_some_and(|until| now_ms < until) {
             self.missed_ms += tick_ms;
             return;
         }
         self.paused_until = None;
         host::simulate(self.clock.unix_ms(now_ms));
+        if let Some(stopping) = &mut running.stopping {
+            stopping.took_ms += tick_ms;
+        }
         let missed = Duration::from_millis(std::mem::take(&mut self.missed_ms));
         running.runtime.block_on(async {
             if !missed.is_zero() {
@@ -246,6 +266,47 @@ impl Node {
             }
             sleep(Duration::from_millis(tick_ms)).await;
         });
+    }
+
+    /// Tells it to stop.
+    pub(crate) fn tell_to_stop(&mut self) {
+        let Some(running) = self.running.as_mut().filter(|running| running.stopping.is_none())
+        else {
+            return;
+        };
+        let done = Arc::new(AtomicBool::new(false));
+        let (edge, cluster, stopped) =
+            (running.edge.clone(), running.cluster.clone(), done.clone());
+        running.runtime.spawn(async move {
+            edge.shutdown(GRACE).await;
+            cluster.shutdown(GRACE).await;
+            stopped.store(true, Ordering::Relaxed);
+        });
+        let led = running.cluster.status().role == "leader";
+        running.stopping = Some(Stopping { done, took_ms: 0, led });
+    }
+
+    /// Whether it was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.stopping.is_some())
+    }
+
+    /// Whether it takes longer to stop than it may.
+    pub(crate) fn is_slow_to_stop(&self) -> bool {
+        let stopping = self.running.as_ref().and_then(|running| running.stopping.as_ref());
+        stopping.is_some_and(|stopping| stopping.took_ms > STOP_MS)
+    }
+
+    /// How it stopped, if it was told to and has.
+    pub(crate) fn has_stopped(&self) -> Option<&'static str> {
+        let running = self.running.as_ref()?;
+        let stopping = running.stopping.as_ref().filter(|it| it.done.load(Ordering::Relaxed))?;
+        let leader = running.cluster.status().leader;
+        Some(match (stopping.led, leader.is_some_and(|leader| leader != self.id)) {
+            (true, true) => "handed over and stopped",
+            (true, false) => "stopped, with nobody to hand over to",
+            (false, _) => "stopped",
+        })
     }
 
     /// Whether it runs on a disk whose power went.
@@ -292,8 +353,8 @@ impl Node {
         self.paused_until = None;
         self.failed_ms = None;
         net.forget(self.id);
-        if let Some(Running { runtime, cluster, store, log }) = self.running.take() {
-            drop((cluster, store, log));
+        if let Some(Running { runtime, cluster, store, log, edge, .. }) = self.running.take() {
+            drop((cluster, store, log, edge));
             runtime.shutdown_background();
         }
         let seed = self.random.next();

@@ -62,6 +62,9 @@ pub(crate) enum Kind {
     /// A node is away until the log was purged behind it; then its disk has trouble while it catches
     /// up.
     Away { node: Place, since: Since, after: u64, trouble: Trouble },
+    /// A node is told to stop: it sends its clients elsewhere, hands over if it leads, and is started
+    /// again.
+    Restart { node: Place },
     /// Nodes stand still.
     Pause { nodes: Vec<Place> },
     /// Directions are cut; with `flap_ms`, on and off.
@@ -165,6 +168,7 @@ impl Plan {
         // Streams of their own: what else a seed decides is older than these.
         plan.draw_engine_faults(&mut Random::new(seed).fork("engine"));
         plan.draw_snapshot_faults(&mut Random::new(seed).fork("snapshot"));
+        plan.draw_restarts(&mut Random::new(seed).fork("restart"));
         plan.faults.sort_by_key(|fault| fault.at_ms);
         plan
     }
@@ -233,6 +237,30 @@ impl Plan {
             let after = random.within(0, 8);
             let kind = Kind::Away { node, since: Since::Snapshot, after, trouble };
             self.faults.push(Fault { at_ms, for_ms, kind });
+        }
+    }
+
+    /// One node now and then, or all in turn, as an upgrade does.
+    fn draw_restarts(&mut self, random: &mut Random) {
+        if random.percent(60) {
+            return;
+        }
+        let mut restart = |at_ms, node, random: &mut Random| {
+            let for_ms = random.within(40, 3_000);
+            self.faults.push(Fault { at_ms, for_ms, kind: Kind::Restart { node } });
+        };
+        if random.percent(50) {
+            let mut at_ms = random.within(CALM_MS, self.faults_end_ms);
+            let pause_ms = random.within(200, 5_000);
+            for node in 1..=self.nodes {
+                restart(at_ms, node, random);
+                at_ms += pause_ms;
+            }
+        } else {
+            for _ in 0..random.within(1, 4) {
+                let at_ms = random.within(CALM_MS, self.faults_end_ms);
+                restart(at_ms, random.within(1, self.nodes), random);
+            }
         }
     }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use mad_turmoil::rand::set_rng;
@@ -15,6 +18,11 @@ use crate::plan::Plan;
 use crate::trace::{Trace, Violation};
 use crate::world::World;
 
+/// Real time that one turn may take. A task that never waits keeps simulated time from passing, and
+/// nothing in the simulation could tell; a whole run takes less than a second.
+const TURN: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Violations of the checker that are shown.
 const SHOWN: usize = 3;
 
@@ -94,20 +102,32 @@ pub(crate) fn plan(settings: &Settings) -> Plan {
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     set_rng(StdRng::seed_from_u64(settings.seed));
     let settings = settings.clone();
+    let turns = Arc::new(AtomicU64::new(0));
+    let taken = turns.clone();
     // A thread of its own has hash maps of the seed's.
-    std::thread::Builder::new()
+    let simulation = thread::Builder::new()
         .name("simulation".to_owned())
         .stack_size(64 * 1024 * 1024)
-        .spawn(move || simulate(&settings))?
-        .join()
-        .unwrap_or_else(|_| Err(anyhow::anyhow!("the simulation panicked")))
+        .spawn(move || simulate(&settings, taken))?;
+    let (mut last, mut since) = (0, real_time());
+    while !simulation.is_finished() {
+        thread::sleep(LOOK_EVERY);
+        let (newest, now) = (turns.load(Ordering::Relaxed), real_time());
+        if newest != last {
+            (last, since) = (newest, now);
+        } else if now.saturating_sub(since) > TURN {
+            anyhow::bail!("VIOLATION of liveness at turn {newest}: a task never waits");
+        }
+    }
+    let outcome = simulation.join();
+    outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the simulation panicked")))
 }
 
-fn simulate(settings: &Settings) -> anyhow::Result<Outcome> {
+fn simulate(settings: &Settings, turns: Arc<AtomicU64>) -> anyhow::Result<Outcome> {
     let began = real_time();
     let trace = Trace::new(settings.trace.is_some());
     panics_are_violations(trace.clone());
-    let mut world = World::new(settings.seed, plan(settings), trace.clone())?;
+    let mut world = World::new(settings.seed, plan(settings), trace.clone(), turns)?;
     trace.line(&format!("seed {}: {:?}", settings.seed, world.plan));
     world.run();
     if trace.violation().is_none() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use roost::auth::{Auth, Grant};
@@ -55,6 +55,8 @@ pub(crate) struct World {
     lives: Vec<JoinHandle<()>>,
     /// Simulated milliseconds since the beginning.
     pub(crate) now_ms: u64,
+    /// Turns begun, for whoever looks from another thread.
+    turns: Arc<AtomicU64>,
     keys: TokenKeys,
     random: Random,
     invariants: Invariants,
@@ -68,7 +70,12 @@ pub(crate) struct World {
 
 impl World {
     /// The world of a seed, before its first turn.
-    pub(crate) fn new(seed: u64, plan: Plan, trace: Trace) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        seed: u64,
+        plan: Plan,
+        trace: Trace,
+        turns: Arc<AtomicU64>,
+    ) -> anyhow::Result<Self> {
         let random = Random::new(seed);
         let keys = token_keys(random.fork("token"))?;
         let record = Record::new(trace.clone());
@@ -92,6 +99,7 @@ impl World {
             next_fault: 0,
             again: Vec::new(),
             now_ms: 0,
+            turns,
             plan,
             trace,
             record,
@@ -205,6 +213,7 @@ impl World {
 
     /// Everybody takes a turn.
     pub(crate) fn turn(&mut self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
         self.trace.set_time(self.now_ms);
         self.record.set_time(self.now_ms);
         self.net.deliver(self.now_ms);
@@ -273,6 +282,9 @@ impl World {
             let what = format!("node {} went on after its disk failed", node.id);
             self.trace.violate("fail-stop", what);
         }
+        if node.is_stopping() && node.failed_ms.is_none() {
+            return self.see_to_stop(at);
+        }
         let fault = node.running.as_ref().and_then(|running| running.cluster.fault());
         let Some(reason) = fault.map(str::to_owned) else { return };
         let id = node.id;
@@ -284,6 +296,25 @@ impl World {
         let power = self.random.percent(50);
         node.kill(&self.net, power);
         node.start_at = Some(self.now_ms + OPERATOR_MS);
+    }
+
+    /// A node that was told to stop does, and then its power may go.
+    fn see_to_stop(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let id = node.id;
+        if node.is_slow_to_stop() {
+            self.trace.violate("shutdown", format!("node {id} was told to stop, and did not"));
+        }
+        let Some(how) = node.has_stopped() else { return };
+        self.trace.line(&format!("node {id} {how}"));
+        let power = self.random.percent(50);
+        let node = &mut self.nodes[at];
+        node.kill(&self.net, power);
+        let restart = self.active.iter().filter_map(|(end, fault)| match fault.kind {
+            Kind::Restart { node } if node == id => Some(*end),
+            _ => None,
+        });
+        node.start_at = Some(restart.max().unwrap_or(self.now_ms));
     }
 
     fn begin_faults(&mut self) {
@@ -334,6 +365,7 @@ impl World {
                     node.engine_trouble(*after);
                 }
             }
+            Kind::Restart { node } => self.node(*node).tell_to_stop(),
             Kind::Pause { nodes } => {
                 for &id in nodes {
                     self.node(id).paused_until = Some(end_ms);
