@@ -56,6 +56,11 @@ docker:
 jepsen *ARGS:
     cargo run --release --locked -p roost-jepsen -- run {{ ARGS }}
 
+# An engine alone on disks that lose their power: does it keep what it said to be durable? As root:
+# `just engines --engine sled --disks 40`.
+engines *ARGS:
+    cargo run --profile checked --locked -p roost-jepsen -- engines {{ ARGS }}
+
 # Every decoder, fed with what nobody would send; TIME for each.
 fuzz TIME="60s" *TARGETS:
     cargo run --locked -p roost-fuzz -- --time {{ TIME }} {{ TARGETS }}

@@ -72,8 +72,8 @@ const PACKAGES: [Package; 10] = [
     Package {
         name: "roost-jepsen",
         folder: "tests/jepsen/",
-        // It starts the server as a program, and knows it as clients do.
-        may_import: &["roost-client", "roost-checker"],
+        // It starts the server as a program, and knows it as clients do; and the engines alone.
+        may_import: &["roost-client", "roost-checker", "roost-storage"],
         must_not_use: &[],
     },
     Package {

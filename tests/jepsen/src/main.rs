@@ -7,12 +7,13 @@
 //! next run or `clean` removes.
 //!
 //! Reading order: `sandbox`, `network`, `links`, `disk`, `clocks`, `cluster`, `recorder`, `clients`,
-//! `nemesis`, `finish`, `run`.
+//! `nemesis`, `finish`, `run`; and `engines`, the engines alone on such disks.
 
 mod clients;
 mod clocks;
 mod cluster;
 mod disk;
+mod engines;
 mod finish;
 mod links;
 mod nemesis;
@@ -36,6 +37,14 @@ fn main() -> anyhow::Result<ExitCode> {
             sandbox::clean()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Engines(options) => {
+            if !sandbox::inside() {
+                return Err(sandbox::enter(std::env::current_exe()?));
+            }
+            engines::run(&options)
+        }
+        Command::EngineWriter(part) => engines::write(&part).map(|()| ExitCode::SUCCESS),
+        Command::EngineReader(part) => engines::read(&part).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => {
             if !sandbox::inside() {
                 // Does not return: this process becomes the sandbox's keeper.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
+use crate::engines;
 use crate::nemesis::Kind;
 
 /// Drive real Roost nodes through faults and check what clients saw
@@ -20,6 +21,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a cluster through faults, then check its history; needs root
     Run(Box<Options>),
+    /// Write to an engine alone, take its disk's power, and check what it kept; needs root
+    Engines(engines::Options),
+    /// Write to an engine until killed, for `engines`
+    #[command(hide = true)]
+    EngineWriter(engines::Part),
+    /// Show what an engine holds, for `engines`
+    #[command(hide = true)]
+    EngineReader(engines::Part),
     /// Remove what killed runs left behind
     Clean,
 }
