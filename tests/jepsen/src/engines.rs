@@ -114,6 +114,7 @@ impl Said {
 
 /// Takes the power away, round by round.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout();
     let mut lost = 0;
     for round in 0..options.disks {
         let seed = options.seed + round;
@@ -123,9 +124,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let found = lives(options, seed, &folder, &disk)?;
         lost += u64::from(found.is_some());
         let verdict = found.unwrap_or_else(|| "kept everything".to_owned());
-        println!("{} seed {seed}: {verdict}", options.engine);
+        writeln!(stdout, "{} seed {seed}: {verdict}", options.engine)?;
     }
-    println!("{}: {lost} of {} disks lost something", options.engine, options.disks);
+    writeln!(stdout, "{}: {lost} of {} disks lost something", options.engine, options.disks)?;
     Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
