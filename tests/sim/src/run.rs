@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::trace::{Trace, Violation};
 use crate::world::World;
 
-/// Real time that one turn may take. A task that never waits keeps simulated time from passing, and
+/// Processor time that one turn may take. A task that never waits keeps simulated time from passing, and
 /// nothing in the simulation could tell; a whole run takes less than a second.
 const TURN: Duration = Duration::from_secs(60);
 /// How often that is looked at.
@@ -109,18 +109,30 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<Outcome> {
         .name("simulation".to_owned())
         .stack_size(64 * 1024 * 1024)
         .spawn(move || simulate(&settings, taken))?;
-    let (mut last, mut since) = (0, real_time());
-    while !simulation.is_finished() {
-        thread::sleep(LOOK_EVERY);
-        let (newest, now) = (turns.load(Ordering::Relaxed), real_time());
-        if newest != last {
-            (last, since) = (newest, now);
-        } else if now.saturating_sub(since) > TURN {
-            anyhow::bail!("VIOLATION of liveness at turn {newest}: a task never waits");
-        }
+    if let Some(turn) = endless_turn(&simulation, &turns, TURN) {
+        anyhow::bail!("VIOLATION of liveness at turn {turn}: a task never waits");
     }
     let outcome = simulation.join();
     outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the simulation panicked")))
+}
+
+/// Waits until a simulation ends, or one of its turns takes too much; that one's number.
+fn endless_turn<T>(
+    simulation: &thread::JoinHandle<T>,
+    turns: &AtomicU64,
+    limit: Duration,
+) -> Option<u64> {
+    let (mut last, mut since) = (0, processor_time());
+    while !simulation.is_finished() {
+        thread::sleep(LOOK_EVERY);
+        let (newest, now) = (turns.load(Ordering::Relaxed), processor_time());
+        if newest != last {
+            (last, since) = (newest, now);
+        } else if now.saturating_sub(since) > limit {
+            return Some(newest);
+        }
+    }
+    None
 }
 
 fn simulate(settings: &Settings, turns: Arc<AtomicU64>) -> anyhow::Result<Outcome> {
@@ -176,6 +188,12 @@ pub(crate) fn real_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// What this process had of a processor: it stands still where the process does.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// A task that panics must not pass for one that ended.
 fn panics_are_violations(trace: Trace) {
     std::panic::set_hook(Box::new(move |panic| {
@@ -183,4 +201,34 @@ fn panics_are_violations(trace: Trace) {
         let _ = writeln!(std::io::stderr(), "{panic}");
         trace.violate("panic", panic.to_string());
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// Of a simulation whose turn 7 goes on until it is told to end, or that ends by itself.
+    fn endless(goes_on: bool) -> Option<u64> {
+        let turns = Arc::new(AtomicU64::new(0));
+        let end = Arc::new(AtomicBool::new(!goes_on));
+        let (taken, told) = (turns.clone(), end.clone());
+        let simulation = thread::spawn(move || {
+            taken.store(7, Ordering::Relaxed);
+            while !told.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let found = endless_turn(&simulation, &turns, Duration::from_millis(100));
+        end.store(true, Ordering::Relaxed);
+        simulation.join().unwrap();
+        found
+    }
+
+    #[test]
+    fn a_turn_that_never_ends_is_found_and_a_run_that_ends_is_not() {
+        assert_eq!(endless(true), Some(7));
+        assert_eq!(endless(false), None);
+    }
 }
