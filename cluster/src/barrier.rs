@@ -79,10 +79,7 @@ async fn run(route: Arc<Route>, mut queue: mpsc::Receiver<Waiting>) {
 
 async fn round(route: &Route) -> Result<ReadPoint, ()> {
     let deadline = Instant::now() + ROUND_TIMEOUT;
-    let leader = match route.replica.leader() {
-        Some(leader) => leader,
-        None => route.replica.wait_leader(|_| true, deadline).await.ok_or(())?,
-    };
+    let leader = route.replica.wait_leader(|_| true, deadline).await.ok_or(())?;
     if leader == route.node_id {
         return route.read_point(deadline).await.map_err(drop);
     }

@@ -142,8 +142,8 @@ fn lives(
     for life in 1..=LIVES {
         let mut faults = Vec::new();
         let from = said.number + 1;
-        let part = |verb| part(verb, options.engine, folder, seed, from);
-        let mut writer = part("engine-writer")?;
+        let spawn = |verb| part(verb, options.engine, folder, seed, from);
+        let mut writer = spawn("engine-writer")?;
         sleep(Duration::from_millis(rng.random_range(100..1_500)));
         if !options.roomy && rng.random_bool(0.4) {
             disk.fill(rng.random_range(0..400_000));
@@ -159,7 +159,7 @@ fn lives(
             faults.push("power lost");
         }
         said.hear(seed, &String::from_utf8(output.stdout)?)?;
-        let output = part("engine-reader")?.wait_with_output()?;
+        let output = spawn("engine-reader")?.wait_with_output()?;
         let when = format!("life {life} ({}), checkpoint {}", faults.join(", then "), said.number);
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr);
