@@ -1,11 +1,15 @@
-//! Work that may take its time: on a thread of lower priority.
+//! Work that may take its time: on a thread of lower priority, and with pauses.
 //!
 //! Checkpoints and the engine's merging take processors in bursts. On a machine with few of them
-//! they would have the same share as the threads that clients wait for.
+//! they would have the same share as the threads that clients wait for. A lower priority is not
+//! enough: a thread that has just been woken waits for the end of another's turn on its processor,
+//! whatever that one's priority, and turns are milliseconds. Hence [`Pace`].
 
+use std::cell::Cell;
 use std::io;
 use std::panic::resume_unwind;
 use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use rustix::{process::setpriority_process, thread::gettid};
@@ -13,6 +17,17 @@ use rustix::{process::setpriority_process, thread::gettid};
 /// How much less the scheduler gives such a thread, as `nice` counts it: about a tenth of another
 /// one's share where both want the same processor, all of it where nobody else does.
 const NICE: i32 = 10;
+
+/// How long paced work goes on between pauses.
+const STRETCH: Duration = Duration::from_micros(500);
+/// How long each of its pauses is: three quarters of the time.
+const PAUSE: Duration = Duration::from_micros(1_500);
+/// Pieces of work between two looks at the clock; each is a few microseconds.
+const PIECES: u32 = 16;
+
+thread_local! {
+    static IN_BACKGROUND: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs work on a thread of lower priority and waits for it. Threads that the work starts have that
 /// priority too.
@@ -61,16 +76,77 @@ impl Drop for Worker {
     }
 }
 
+/// Spreads work in the background over time, while there is time.
+#[derive(Debug)]
+pub struct Pace {
+    pauses: bool,
+    pieces: u32,
+    resumed: Instant,
+}
+
+impl Pace {
+    /// For what this thread does. It pauses only on a thread of this module: others are waited for.
+    pub fn here() -> Self {
+        Self { pauses: IN_BACKGROUND.get(), ..Self::anywhere() }
+    }
+
+    /// For work that is in the background on whichever thread it is done.
+    pub fn anywhere() -> Self {
+        Self { pauses: true, pieces: 0, resumed: Instant::now() }
+    }
+
+    /// Between two small pieces of work: now and then pauses, unless it is in a hurry.
+    pub fn step(&mut self, in_a_hurry: impl FnOnce() -> bool) {
+        self.pieces += 1;
+        if !self.pieces.is_multiple_of(PIECES) || self.resumed.elapsed() < STRETCH {
+            return;
+        }
+        if self.pauses && !in_a_hurry() {
+            thread::sleep(PAUSE);
+        }
+        self.resumed = Instant::now();
+    }
+}
+
 /// Linux has a priority for each thread; elsewhere the work has that of all others.
 fn lower_priority() {
+    IN_BACKGROUND.set(true);
     #[cfg(target_os = "linux")]
     if let Err(error) = setpriority_process(Some(gettid()), NICE) {
         tracing::debug!(%error, "background work keeps its priority");
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// The pauses in work of so many stretches.
+    fn pauses(in_a_hurry: bool) -> usize {
+        let mut pace = Pace::here();
+        let mut asked = 0;
+        for _ in 0..4 {
+            thread::sleep(STRETCH);
+            let began = Instant::now();
+            for _ in 0..PIECES {
+                pace.step(|| in_a_hurry);
+            }
+            asked += usize::from(began.elapsed() >= PAUSE);
+        }
+        asked
+    }
+
+    #[test]
+    fn only_work_in_the_background_that_has_time_pauses() {
+        let in_background = |in_a_hurry| run(move || pauses(in_a_hurry)).expect("there are threads");
+        assert_eq!(in_background(false), 4);
+        let most = [in_background(true), pauses(false)].into_iter().max();
+        assert!(most < Some(4), "a busy machine may seem to pause, but not each time");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod priority_tests {
     use super::*;
 
     fn nice() -> i32 {

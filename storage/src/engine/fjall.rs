@@ -11,9 +11,14 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use fjall::compaction::filter::{
+    CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
+};
 use fjall::config::PartitioningPolicy;
 use fjall::{
     AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
@@ -25,6 +30,7 @@ use super::{
     Change, ChangeRef, Direction, Engine, Feed, Visitor, batches, cannot_open, visit_pairs,
 };
 use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
+use crate::background::Pace;
 use crate::{Fault, background};
 
 const KEYSPACE: &str = "cold";
@@ -38,6 +44,8 @@ const WORKERS: usize = 1;
 /// it is far fewer than the 255 that fjall can list; and more than merges at a low priority are behind
 /// in a busy time.
 const MAX_UNMERGED: usize = 64;
+/// From so many on, merges do not take their time any more: four are what fjall begins one for.
+const MERGE_IN_A_HURRY: usize = 8;
 /// How often it is looked whether they were merged.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -46,6 +54,44 @@ pub struct FjallEngine {
     db: Database,
     keyspace: RwLock<Keyspace>,
     writeback: Writeback,
+    hurry: Hurry,
+}
+
+/// Whether merges are in a hurry. Clones share it.
+#[derive(Clone, Default)]
+struct Hurry(Arc<AtomicBool>);
+
+impl Hurry {
+    fn set(&self, hurry: bool) {
+        self.0.store(hurry, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps everything, and gives each merge a pace: what it keeps is shown to it one by one.
+impl Factory for Hurry {
+    fn name(&self) -> &'static str {
+        "pace"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Merge { pace: Pace::anywhere(), hurry: self.clone() })
+    }
+}
+
+struct Merge {
+    pace: Pace,
+    hurry: Hurry,
+}
+
+impl CompactionFilter for Merge {
+    fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
+        self.pace.step(|| self.hurry.get());
+        Ok(Verdict::Keep)
+    }
 }
 
 impl FjallEngine {
@@ -56,16 +102,19 @@ impl FjallEngine {
 
     fn open_with(path: &Path, workers: usize) -> Result<Self, Fault> {
         let failed = |error: fjall::Error| cannot_open(path, &error);
+        let hurry = Hurry::default();
+        let pace = hurry.clone();
         let builder = Database::builder(path)
             .cache_size(ENGINE_CACHE_BYTES as u64)
             .manual_journal_persist(true)
+            .with_compaction_filter_factories(Arc::new(move |_| Some(Arc::new(pace.clone()))))
             .worker_threads_unchecked(workers);
         // Its workers get the priority of the thread that opens it.
         let opened = background::run(|| builder.open())
             .map_err(|error| Fault::io("start a thread to open fjall", error))?;
         let db = opened.map_err(failed)?;
         let keyspace = db.keyspace(KEYSPACE, options).map_err(failed)?;
-        Ok(Self { db, keyspace: RwLock::new(keyspace), writeback: Writeback::start() })
+        Ok(Self { db, keyspace: RwLock::new(keyspace), writeback: Writeback::start(), hurry })
     }
 
     fn keyspace(&self) -> Keyspace {
@@ -80,7 +129,9 @@ impl FjallEngine {
     fn await_merges(&self, keyspace: &Keyspace) -> Result<(), Fault> {
         loop {
             self.db.persist(PersistMode::Buffer)?;
-            if keyspace.tree.l0_run_count() < MAX_UNMERGED {
+            let unmerged = keyspace.tree.l0_run_count();
+            self.hurry.set(unmerged >= MERGE_IN_A_HURRY);
+            if unmerged < MAX_UNMERGED {
                 return Ok(());
             }
             sleep(LOOK_EVERY);
@@ -179,6 +230,13 @@ impl Engine for FjallEngine {
 
     fn disk_bytes(&self) -> Result<u64, Fault> {
         Ok(self.db.disk_space()?)
+    }
+}
+
+impl Drop for FjallEngine {
+    /// fjall waits for the merge that is under way.
+    fn drop(&mut self) {
+        self.hurry.set(true);
     }
 }
 

@@ -217,6 +217,13 @@ impl Generation {
         Self { dedup: Window::from(state.dedup_next), ..Self::default() }
     }
 
+    /// Frees its memory bit by bit, since all of it takes a while.
+    pub(super) fn free(self, mut step: impl FnMut()) {
+        let Self { conversations, users, memberships: _, dedup: _, bytes: _ } = self;
+        conversations.into_iter().for_each(|_| step());
+        users.into_iter().for_each(|_| step());
+    }
+
     /// Takes in a conversation's record, unchanged or new; returns its slot.
     pub(super) fn insert_conversation(
         &mut self,

@@ -13,6 +13,7 @@ use super::seen::Learning;
 use super::tx::Ledger;
 use super::{AppliedState, Counts, Digest, SnapshotFile, Store, checkpoint, recount};
 use crate::Fault;
+use crate::background::Pace;
 use crate::model::LogPosition;
 use crate::planted::{self, Bug};
 
@@ -46,8 +47,12 @@ impl Store {
         if let Some(applied) = meta.applied.as_mut().filter(|_| planted::is(Bug::AppliedAhead)) {
             applied.index += 1;
         }
+        let mut pace = Pace::here();
         self.cold.checkpoint(&meta.encode(), |sink| {
-            checkpoint::pack(&self.cold, &frozen, &state, sink)
+            checkpoint::pack(&self.cold, &frozen, &state, &mut |change| {
+                pace.step(|| self.is_pressed());
+                sink(change)
+            })
         })?;
         let released = {
             let _between_batches = self.applier.lock();
@@ -56,10 +61,17 @@ impl Store {
             self.room.notify_all();
             std::mem::replace(&mut hot.warm, hot.frozen.take())
         };
-        // Freeing a whole generation takes a while; nobody waits for it.
-        drop(released);
+        if let Some(generation) = released.and_then(Arc::into_inner) {
+            generation.free(|| pace.step(|| self.is_pressed()));
+        }
         self.learn(to_learn, state.dedup_head)?;
         Ok(state)
+    }
+
+    /// Whether a checkpoint must not take its time: soon there is no room, or the node is to stop.
+    fn is_pressed(&self) -> bool {
+        let bound = self.options.dirty_bytes;
+        self.hot.read().dirty_bytes() > bound - bound / 4 || self.health.check_serving().is_err()
     }
 
     /// Goes on to learn what the dedup window held before the store was opened.
