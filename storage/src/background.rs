@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn only_work_in_the_background_that_has_time_pauses() {
-        let in_background = |in_a_hurry| run(move || pauses(in_a_hurry)).expect("there are threads");
+        let in_background =
+            |in_a_hurry| run(move || pauses(in_a_hurry)).expect("there are threads");
         assert_eq!(in_background(false), 4);
         let most = [in_background(true), pauses(false)].into_iter().max();
         assert!(most < Some(4), "a busy machine may seem to pause, but not each time");

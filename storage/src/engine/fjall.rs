@@ -29,8 +29,8 @@ use super::writeback::Writeback;
 use super::{
     Change, ChangeRef, Direction, Engine, Feed, Visitor, batches, cannot_open, visit_pairs,
 };
-use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
 use crate::background::Pace;
+use crate::limits::{ENGINE_CACHE_BYTES, ENGINE_WRITE_BUFFER_BYTES};
 use crate::{Fault, background};
 
 const KEYSPACE: &str = "cold";

@@ -16,6 +16,7 @@
 //! influence. Left to others: who may change what, and the digest.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -289,15 +290,18 @@ impl Generation {
         conversation: &ConversationId,
         record: Option<MembershipRecord>,
     ) -> u32 {
-        if let Some(known) = self.membership_slot(user, conversation) {
-            self.memberships[known as usize] = record;
-            return known;
+        match self.users[user].memberships.entry(conversation.clone()) {
+            Entry::Occupied(known) => {
+                self.memberships[*known.get() as usize] = record;
+                *known.get()
+            }
+            Entry::Vacant(new) => {
+                let place = slot(self.memberships.len());
+                self.memberships.push(record);
+                self.bytes += TREE_RECORD_BYTES + conversation.as_str().len();
+                *new.insert(place)
+            }
         }
-        let place = slot(self.memberships.len());
-        self.memberships.push(record);
-        self.users[user].memberships.insert(conversation.clone(), place);
-        self.bytes += TREE_RECORD_BYTES + conversation.as_str().len();
-        place
     }
 
     /// Sets a device of a user who is here.

@@ -234,18 +234,22 @@ impl Tx<'_> {
         (!head.deleted).then_some((head, role, SenderPlace { conversation, user, membership }))
     }
 
-    /// Makes all that a member's send touches part of the active generation.
+    /// Makes all that a member's send touches part of the active generation, which has the membership
+    /// already or takes it in as it was found.
     pub(super) fn load_sender(
         &mut self,
         conversation: usize,
         user: &UserId,
         id: &ConversationId,
+        found: Option<MembershipRecord>,
     ) -> Result<SenderPlace, Fault> {
         // Only the slots are needed; letting go of the members keeps them unshared.
         drop(self.load_members(conversation)?);
-        let user = self.load_membership(user, id)?;
-        let known = self.hot.active.membership_slot(user, id);
-        let membership = known.expect("a membership that was loaded is here");
+        let user = self.user_slot(user)?;
+        let membership = match self.hot.active.membership_slot(user, id) {
+            Some(known) => known,
+            None => self.write(|to| to.active.set_membership(user, id, found)),
+        };
         self.write(|to| {
             let fan_out = &mut to.active.conversations[conversation].fan_out;
             if let Some(sender) = fan_out.iter_mut().find(|sender| sender.user as usize == user) {

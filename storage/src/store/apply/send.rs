@@ -69,18 +69,19 @@ fn load(
     conversation: &ConversationId,
     peer: Option<UserId>,
 ) -> Result<(SenderPlace, Retention), Refusal> {
-    let (slot, retention) = match (tx.head(conversation)?, peer) {
+    let (slot, retention, found) = match (tx.head(conversation)?, peer) {
         (None, Some(peer)) => {
             let wanted = Wanted::direct(sender, &peer);
-            (create::make(tx, conversation, wanted)?, Retention::Forever)
+            (create::make(tx, conversation, wanted)?, Retention::Forever, None)
         }
         _ => {
             let head = tx.live(conversation)?;
-            check_role(head, tx.require_membership(sender, conversation)?.role)?;
-            (tx.conversation_slot(conversation)?, head.retention)
+            let membership = tx.require_membership(sender, conversation)?;
+            check_role(head, membership.role)?;
+            (tx.conversation_slot(conversation)?, head.retention, Some(membership))
         }
     };
-    Ok((tx.load_sender(slot, sender, conversation)?, retention))
+    Ok((tx.load_sender(slot, sender, conversation, found)?, retention))
 }
 
 /// Members send, and in a channel only those who run it.
