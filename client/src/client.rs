@@ -86,7 +86,7 @@ pub struct ClientOptions {
     /// Whether consumed items are acknowledged; otherwise the application calls
     /// [`Calls::ack`].
     pub auto_ack: Option<AutoAck>,
-    /// Time for one attempt to connect.
+    /// Time for one attempt to connect; a second at most while there are nodes that were not tried.
     pub connect_timeout: Duration,
     /// Time for a call, all its repetitions together.
     pub call_timeout: Duration,

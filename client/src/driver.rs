@@ -21,6 +21,9 @@ use crate::pending::{PendingCalls, Settled};
 
 /// Answers in a row that say "not now" before another node is tried.
 const TROUBLE_LIMIT: u32 = 4;
+/// Time for an attempt to connect while there are nodes that were not tried: one that died says
+/// nothing over QUIC, and the next may be up.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Refusals of a token in a row after which the client gives up; the second is of a fresh token.
 const UNAUTHORIZED_LIMIT: u32 = 2;
 /// Time for the last acknowledgement when the client is closed.
@@ -139,6 +142,9 @@ impl Driver {
         let asked = self.feed.resume_after().or(self.options.after);
         options.after = asked;
         options.applied = (self.applied > 0).then_some(self.applied);
+        if self.failures.saturating_add(1) < self.nodes() {
+            options.connect_timeout = options.connect_timeout.min(FIRST_LOOK);
+        }
         let (connection, pushes) = Connection::open(&options).await?;
         let connected = connection.connected();
         self.applied = self.applied.max(connected.applied);
@@ -165,9 +171,13 @@ impl Driver {
         if again { Ok(()) } else { Err(error.clone()) }
     }
 
+    fn nodes(&self) -> u32 {
+        u32::try_from(self.options.endpoints.len()).unwrap_or(u32::MAX)
+    }
+
     /// How long to wait before the next attempt: little while there are nodes that were not tried.
     fn wait_after(&mut self, error: &ClientError) -> Duration {
-        let nodes = u32::try_from(self.options.endpoints.len()).unwrap_or(u32::MAX);
+        let nodes = self.nodes();
         let wait = self.options.backoff().delay(self.failures / nodes);
         self.failures = self.failures.saturating_add(1);
         match error.retry_after() {

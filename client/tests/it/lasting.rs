@@ -140,6 +140,20 @@ async fn a_silent_node_is_left_for_the_next() {
 }
 
 #[tokio::test]
+async fn a_node_that_says_nothing_is_not_waited_for_while_there_are_others() {
+    let dead = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let cluster = Cluster::new();
+    let nodes = nodes(1, &cluster).await;
+    let mut options = options(&nodes, Transport::Quic);
+    let address = dead.local_addr().unwrap().to_string();
+    options.endpoints.insert(0, address.parse().unwrap());
+    options.connect_timeout = 2 * PATIENCE;
+    options.call_timeout = PATIENCE;
+    let (client, _items) = Client::connect(options).await.unwrap();
+    assert!(client.send(message(1)).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_node_that_died_is_left_for_the_next() {
     for transport in TRANSPORTS {
         let cluster = Cluster::new();
