@@ -257,12 +257,16 @@ impl Cluster {
         self.launch(node)
     }
 
-    /// Asks a node to stop, and waits for it.
+    /// Asks a node to stop, and waits for it. Until then no other fault starts it again.
     pub(crate) async fn stop(&self, node: u64) -> anyhow::Result<()> {
         self.look_for_ends();
         self.go_on(node)?;
         self.signal(node, Signal::TERM)?;
-        let process = self.node(node).lock().process.take();
+        let process = {
+            let mut state = self.node(node).lock();
+            state.held += 1;
+            state.process.take()
+        };
         if let Some(mut process) = process
             && tokio::time::timeout(STOP_PATIENCE, process.wait()).await.is_err()
         {
@@ -272,6 +276,7 @@ impl Cluster {
             }
             process.kill().await?;
         }
+        self.node(node).lock().held -= 1;
         Ok(())
     }
 
