@@ -1,9 +1,8 @@
 //! Work that may take its time: on a thread of lower priority, and with pauses.
 //!
 //! Checkpoints and the engine's merging take processors in bursts. On a machine with few of them
-//! they would have the same share as the threads that clients wait for. A lower priority is not
-//! enough: a thread that has just been woken waits for the end of another's turn on its processor,
-//! whatever that one's priority, and turns are milliseconds. Hence [`Pace`].
+//! they would have the same share as the threads that clients wait for. A lower priority alone is
+//! not enough: what is woken meanwhile is late all the same, however low it is. Hence [`Pace`].
 
 use std::cell::Cell;
 use std::io;
@@ -97,8 +96,8 @@ impl Pace {
 
     /// Between two small pieces of work: now and then pauses, unless it is in a hurry.
     pub fn step(&mut self, in_a_hurry: impl FnOnce() -> bool) {
-        self.pieces += 1;
-        if !self.pieces.is_multiple_of(PIECES) || self.resumed.elapsed() < STRETCH {
+        self.pieces = (self.pieces + 1) % PIECES;
+        if self.pieces > 0 || self.resumed.elapsed() < STRETCH {
             return;
         }
         if self.pauses && !in_a_hurry() {
