@@ -61,6 +61,10 @@ jepsen *ARGS:
 engines *ARGS:
     cargo run --profile checked --locked -p roost-jepsen -- engines {{ ARGS }}
 
+# A store alone on such disks: does it stand where one that never failed stands? As root.
+stores *ARGS:
+    cargo run --profile checked --locked -p roost-jepsen -- stores {{ ARGS }}
+
 # Every decoder, fed with what nobody would send; TIME for each.
 fuzz TIME="60s" *TARGETS:
     cargo run --locked -p roost-fuzz -- --time {{ TIME }} {{ TARGETS }}

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -37,6 +38,8 @@ pub(crate) struct Cluster {
     folder: PathBuf,
     settings: Vec<String>,
     clocks: bool,
+    /// Whether a node that starts counts its whole store anew, and refuses one that is not whole.
+    verifying: AtomicBool,
     nodes: Vec<Mutex<Node>>,
     /// A disk for each node, where the faults need them.
     disks: Vec<LossyDisk>,
@@ -67,19 +70,17 @@ impl Cluster {
         folder: PathBuf,
         links: Arc<Links>,
     ) -> anyhow::Result<Self> {
-        let mut settings = vec![
+        let settings = vec![
             format!("--engine={}", options.engine),
             format!("--dirty-bytes={}", options.dirty_bytes),
             format!("--log-keep-entries={}", options.log_keep_entries),
         ];
-        if options.engine == "sled" {
-            // The machine runs on when power is cut here, so a node would not know.
-            settings.push("--verify-store=true".to_owned());
-        }
         let mut cluster = Self {
             binary: options.binary()?,
             settings,
             clocks: options.kinds().contains(&Kind::Clock),
+            // The machine runs on when power is cut here, so a node on sled would not know.
+            verifying: AtomicBool::new(options.engine == "sled"),
             disks: Vec::new(),
             links,
             nodes: (0..options.nodes).map(|_| Mutex::default()).collect(),
@@ -219,6 +220,7 @@ impl Cluster {
             .arg(self.keys())
             .args(["--node-id", &node.to_string()])
             .args(&self.settings)
+            .arg(format!("--verify-store={}", self.verifying.load(Ordering::Relaxed)))
             .args(["--listen", &format!("{address}:{CLIENT_PORT}")])
             .args(["--peer-listen", &format!("{address}:{PEER_PORT}")])
             .args(["--peers", &self.peers()])
@@ -277,6 +279,21 @@ impl Cluster {
             process.kill().await?;
         }
         self.node(node).lock().held -= 1;
+        Ok(())
+    }
+
+    /// Stops all nodes and starts them again, each over a store that it has counted anew.
+    pub(crate) async fn restart_verifying(&self) -> anyhow::Result<()> {
+        self.verifying.store(true, Ordering::Relaxed);
+        for node in self.numbers() {
+            self.stop(node).await?;
+        }
+        for node in self.numbers() {
+            self.launch(node)?;
+        }
+        for node in self.numbers() {
+            self.await_ready(node).await?;
+        }
         Ok(())
     }
 

@@ -35,7 +35,8 @@ pub(crate) async fn read_everything(
         read_groups(shared, node).await?;
         read_status(shared, node).await?;
     }
-    Ok(())
+    // What is read above may be right by what a node has in memory.
+    shared.cluster.restart_verifying().await.context("over stores that are counted anew")
 }
 
 async fn read_queue(shared: &Shared, node: u64, user: &str) -> anyhow::Result<()> {

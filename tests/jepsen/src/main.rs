@@ -7,7 +7,8 @@
 //! next run or `clean` removes.
 //!
 //! Reading order: `sandbox`, `network`, `links`, `disk`, `clocks`, `cluster`, `recorder`, `clients`,
-//! `nemesis`, `finish`, `run`; and `engines`, the engines alone on such disks.
+//! `nemesis`, `finish`, `run`; and `lives`, disks that lose their power under `engines` and `stores`
+//! alone.
 
 mod clients;
 mod clocks;
@@ -16,6 +17,7 @@ mod disk;
 mod engines;
 mod finish;
 mod links;
+mod lives;
 mod nemesis;
 mod network;
 mod options;
@@ -23,6 +25,8 @@ mod recorder;
 mod run;
 mod sandbox;
 mod shell;
+mod stores;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -37,14 +41,15 @@ fn main() -> anyhow::Result<ExitCode> {
             sandbox::clean()?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Engines(options) => {
-            if !sandbox::inside() {
-                return Err(sandbox::enter(std::env::current_exe()?));
-            }
-            engines::run(&options)
+        Command::Engines(_) | Command::Stores(_) if !sandbox::inside() => {
+            Err(sandbox::enter(std::env::current_exe()?))
         }
+        Command::Engines(options) => lives::run::<engines::Said>(&options),
         Command::EngineWriter(part) => engines::write(&part).map(|()| ExitCode::SUCCESS),
         Command::EngineReader(part) => engines::read(&part).map(|()| ExitCode::SUCCESS),
+        Command::Stores(options) => lives::run::<stores::Said>(&options),
+        Command::StoreWriter(part) => stores::write(&part).map(|()| ExitCode::SUCCESS),
+        Command::StoreReader(part) => stores::read(&part).map(|()| ExitCode::SUCCESS),
         Command::Run(options) => {
             if !sandbox::inside() {
                 // Does not return: this process becomes the sandbox's keeper.

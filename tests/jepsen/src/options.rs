@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
-use crate::engines;
+use crate::lives;
 use crate::nemesis::Kind;
 
 /// Drive real Roost nodes through faults and check what clients saw
@@ -22,13 +22,21 @@ pub(crate) enum Command {
     /// Run a cluster through faults, then check its history; needs root
     Run(Box<Options>),
     /// Write to an engine alone, take its disk's power, and check what it kept; needs root
-    Engines(engines::Options),
+    Engines(lives::Options),
     /// Write to an engine until killed, for `engines`
     #[command(hide = true)]
-    EngineWriter(engines::Part),
+    EngineWriter(lives::Part),
     /// Show what an engine holds, for `engines`
     #[command(hide = true)]
-    EngineReader(engines::Part),
+    EngineReader(lives::Part),
+    /// Apply to a store alone, take its disk's power, and check where it stands; needs root
+    Stores(lives::Options),
+    /// Apply to a store until killed, for `stores`
+    #[command(hide = true)]
+    StoreWriter(lives::Part),
+    /// Show where a store stands, for `stores`
+    #[command(hide = true)]
+    StoreReader(lives::Part),
     /// Remove what killed runs left behind
     Clean,
 }

@@ -19,6 +19,7 @@ use crate::links::Links;
 use crate::nemesis::{self, Figures, Kind};
 use crate::options::Options;
 use crate::recorder::Recorder;
+use crate::shell::sh;
 use crate::{finish, network, sandbox};
 
 /// Runs all rounds; fails if one breaks a promise.
@@ -68,6 +69,10 @@ async fn one_round(
     for node in cluster.numbers() {
         cluster.kill(node).await?;
         fs::copy(cluster.log(node), out.join(format!("node-{node}.log")))?;
+        if !matches!(lived, Ok(true)) {
+            let (data, kept) = (cluster.data(node), out.join(format!("node-{node}")));
+            sh(&format!("cp -r {} {}", data.display(), kept.display())).await?;
+        }
     }
     // Disks are unmounted with it.
     drop(cluster);
