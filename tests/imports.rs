@@ -72,7 +72,7 @@ const PACKAGES: [Package; 10] = [
     Package {
         name: "roost-jepsen",
         folder: "tests/jepsen/",
-        // It starts the server as a program, and knows it as clients do; and the engines alone.
+        // It starts the server as a program, and knows it as clients do; and engines and stores alone.
         may_import: &["roost-client", "roost-checker", "roost-storage"],
         must_not_use: &[],
     },
