@@ -14,11 +14,10 @@ use rand::{Rng as _, SeedableRng as _};
 use roost_storage::engine::{self, ChangeRef, Engine};
 
 use crate::lives::{Part, Subject};
+use crate::witness::END;
 
 /// Keys that are written again and again, as cursors are; the others are new ones, as messages are.
 const OLD_KEYS: u64 = 3_000;
-/// Beyond every key.
-const END: [u8; 1] = [0xff];
 /// Findings that are shown for each disk.
 const SHOWN: usize = 5;
 

@@ -26,7 +26,7 @@ use roost_storage::fs::sim::SimDisk;
 use roost_storage::model::{
     ConversationId, ConversationKind, DeviceId, DeviceKind, LogPosition, Retention, UserId,
 };
-use roost_storage::store::{Payload, Store, StoreOptions};
+use roost_storage::store::{AppliedState, Payload, Store, StoreOptions};
 use roost_storage::{Fault, codec};
 
 use crate::lives::{Part, Subject};
@@ -142,9 +142,8 @@ pub(crate) fn write(part: &Part) -> anyhow::Result<()> {
     let checkpoints = thread::spawn(move || -> anyhow::Result<()> {
         while checkpointed.wait_for_pressure() {
             let _alone = alone_too.lock();
-            let state = checkpointed.checkpoint()?;
-            let next = state.applied.map_or(0, |position| position.index + 1);
-            writeln!(std::io::stdout().lock(), "durable {next}")?;
+            let durable = entries(&checkpointed.checkpoint()?);
+            writeln!(std::io::stdout().lock(), "durable {durable}")?;
         }
         Ok(())
     });
@@ -158,7 +157,7 @@ pub(crate) fn write(part: &Part) -> anyhow::Result<()> {
 
 fn applies(part: &Part, store: &Store, alone: &Mutex<()>) -> anyhow::Result<()> {
     loop {
-        let next = next(store);
+        let next = entries(&store.applied_state());
         apply(store, part.seed, next)?;
         if chance(part.seed, next).random_ratio(1, SNAPSHOT_EVERY) {
             let _alone = alone.lock();
@@ -177,7 +176,7 @@ pub(crate) fn read(part: &Part) -> anyhow::Result<()> {
     engine.tell()?;
     write!(std::io::stdout().lock(), "{LOOKED_AT}")?;
     let said = match open(part, engine.clone()) {
-        Ok(store) => format!("stands {} {}", next(&store), store.digest().1),
+        Ok(store) => format!("stands {} {}", entries(&store.applied_state()), store.digest().1),
         Err(why) => format!("refused {why}"),
     };
     writeln!(std::io::stdout().lock(), "{said}")?;
@@ -197,9 +196,9 @@ fn open(part: &Part, engine: Witnessed) -> Result<Store, Fault> {
     Store::open(Arc::new(disk), Path::new(DIR), Arc::new(engine), options)
 }
 
-/// The index of the entry that comes next.
-fn next(store: &Store) -> u64 {
-    store.applied_state().applied.map_or(0, |position| position.index + 1)
+/// How many entries a state has taken in: the index of the one that comes next.
+fn entries(state: &AppliedState) -> u64 {
+    state.applied.map_or(0, |position| position.index + 1)
 }
 
 fn apply(store: &Store, seed: u64, index: u64) -> anyhow::Result<()> {

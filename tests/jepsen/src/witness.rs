@@ -13,7 +13,7 @@ use roost_storage::Fault;
 use roost_storage::engine::{Change, ChangeRef, Direction, Engine, Feed, Visitor};
 
 /// Beyond every key.
-const END: [u8; 1] = [0xff];
+pub(crate) const END: [u8; 1] = [0xff];
 
 /// An engine whose changes are written down before they are made.
 #[derive(Debug, Clone)]
