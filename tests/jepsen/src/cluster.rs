@@ -102,12 +102,7 @@ impl Cluster {
                 cluster.disks.push(disk.context("cannot mount a disk (FUSE)")?);
             }
         }
-        for node in cluster.numbers() {
-            cluster.launch(node)?;
-        }
-        for node in cluster.numbers() {
-            cluster.await_ready(node).await?;
-        }
+        cluster.launch_all().await?;
         Ok(cluster)
     }
 
@@ -193,6 +188,17 @@ impl Cluster {
         options.connect_timeout = Duration::from_millis(1_500);
         options.call_timeout = Duration::from_secs(3);
         Ok(options)
+    }
+
+    /// Starts all nodes that are down, and waits until every node can serve.
+    pub(crate) async fn launch_all(&self) -> anyhow::Result<()> {
+        for node in self.numbers() {
+            self.launch(node)?;
+        }
+        for node in self.numbers() {
+            self.await_ready(node).await?;
+        }
+        Ok(())
     }
 
     /// Starts a node that is down; nothing if it runs, or a fault keeps it down.
@@ -288,13 +294,7 @@ impl Cluster {
         for node in self.numbers() {
             self.stop(node).await?;
         }
-        for node in self.numbers() {
-            self.launch(node)?;
-        }
-        for node in self.numbers() {
-            self.await_ready(node).await?;
-        }
-        Ok(())
+        self.launch_all().await
     }
 
     /// Stops a node in its tracks.

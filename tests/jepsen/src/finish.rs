@@ -21,12 +21,7 @@ pub(crate) async fn read_everything(
     shared: &Arc<Shared>,
     everybody: &[String],
 ) -> anyhow::Result<()> {
-    for node in shared.cluster.numbers() {
-        shared.cluster.launch(node)?;
-    }
-    for node in shared.cluster.numbers() {
-        shared.cluster.await_ready(node).await?;
-    }
+    shared.cluster.launch_all().await?;
     shared.cluster.await_standstill().await?;
     for node in shared.cluster.numbers() {
         for user in everybody {
