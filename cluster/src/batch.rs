@@ -102,8 +102,12 @@ impl<T> Batches<T> {
     }
 
     /// The next batch, once the last one is done; `None` when the queue is closed and empty. An
-    /// item that is over a bound by itself is a batch of its own.
-    pub(crate) async fn next(&mut self, size_of: impl Fn(&T) -> Size) -> Option<(Vec<T>, Size)> {
+    /// item that is over a bound by itself is a batch of its own. It waits to fill only if `lingers`.
+    pub(crate) async fn next(
+        &mut self,
+        lingers: bool,
+        size_of: impl Fn(&T) -> Size,
+    ) -> Option<(Vec<T>, Size)> {
         let mut batch = Filling { items: Vec::new(), size: Size::default() };
         if let Some(held) = self.held.take() {
             batch.take_in(held, &size_of);
@@ -114,7 +118,7 @@ impl<T> Batches<T> {
             batch.take_in(self.queue.recv().await?, &size_of);
             self.take_waiting(&mut batch, &size_of);
         }
-        if let Some(wait) = self.linger.wait(batch.size.commands) {
+        if lingers && let Some(wait) = self.linger.wait(batch.size.commands) {
             self.fill(&mut batch, wait, &size_of).await;
         }
         self.linger.leaves(batch.size.commands);
@@ -227,7 +231,7 @@ mod tests {
     }
 
     async fn next_len(batches: &mut Batches<usize>) -> usize {
-        batches.next(bytes).await.unwrap().0.len()
+        batches.next(true, bytes).await.unwrap().0.len()
     }
 
     #[tokio::test(start_paused = true)]
@@ -237,11 +241,11 @@ mod tests {
             sender.try_send(item).unwrap();
         }
         drop(sender);
-        assert_eq!(batches.next(bytes).await.unwrap().0, [TARGET_BATCH_BYTES - 1, 1]);
-        assert_eq!(batches.next(bytes).await.unwrap().0, [1]);
-        assert_eq!(batches.next(bytes).await.unwrap().0, [2 * TARGET_BATCH_BYTES]);
-        assert_eq!(batches.next(bytes).await.unwrap().0, [1]);
-        assert!(batches.next(bytes).await.is_none());
+        assert_eq!(batches.next(true, bytes).await.unwrap().0, [TARGET_BATCH_BYTES - 1, 1]);
+        assert_eq!(batches.next(true, bytes).await.unwrap().0, [1]);
+        assert_eq!(batches.next(true, bytes).await.unwrap().0, [2 * TARGET_BATCH_BYTES]);
+        assert_eq!(batches.next(true, bytes).await.unwrap().0, [1]);
+        assert!(batches.next(true, bytes).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,6 +271,16 @@ mod tests {
             send(&sender, 8);
         });
         assert_eq!(len, 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_lingering_two_groups_stay_two() {
+        let (sender, mut batches) = queue();
+        send(&sender, 8);
+        assert_eq!(batches.next(false, bytes).await.unwrap().0.len(), 8);
+        send(&sender, 4);
+        let (batch, ()) = tokio::join!(batches.next(false, bytes), async { send(&sender, 4) });
+        assert_eq!(batch.unwrap().0.len(), 4);
     }
 
     #[tokio::test(start_paused = true)]

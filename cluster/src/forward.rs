@@ -113,9 +113,8 @@ impl Forwarder {
 async fn run(route: Arc<Route>, queue: mpsc::Receiver<Waiting>, waiting_bytes: Arc<AtomicUsize>) {
     let mut batches = Batches::of(queue);
     let mut number = 0;
-    while let Some((batch, size)) =
-        batches.next(|waiting| Size::of(&route.replica, &waiting.command)).await
-    {
+    let size_of = |waiting: &Waiting| Size::of(&route.replica, &waiting.command);
+    while let Some((batch, size)) = batches.next(route.replica.has_peers(), size_of).await {
         waiting_bytes.fetch_sub(size.bytes, Ordering::Relaxed);
         number += 1;
         bring(&route, number, batch).await;

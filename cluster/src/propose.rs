@@ -65,7 +65,7 @@ impl Proposer {
 
 async fn run(replica: Replica, queue: mpsc::Receiver<Part>) {
     let mut batches = Batches::of(queue);
-    while let Some((mut parts, _)) = batches.next(|part| part.size).await {
+    while let Some((mut parts, _)) = batches.next(replica.has_peers(), |part| part.size).await {
         // Whoever waited for it has given up: it must not be proposed behind their back.
         parts.retain(|part| !part.reply.is_closed());
         entry(&replica, parts).await;

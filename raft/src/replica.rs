@@ -314,6 +314,12 @@ impl Replica {
             .collect()
     }
 
+    /// Whether there are other members.
+    pub fn has_peers(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        metrics.borrow_watched().membership_config.membership().nodes().nth(1).is_some()
+    }
+
     /// Where this replica stands.
     pub fn status(&self) -> ReplicaStatus {
         let metrics = self.raft.metrics();
