@@ -60,8 +60,9 @@ pub(super) struct Ledger {
     pub(super) touched: Vec<u32>,
     /// The running batch's effects on cursors.
     pub(super) moved: Vec<Effect>,
-    /// The stored segment of dedup records that was looked at last, with its first number.
-    pub(super) dedup_segment: Option<(u64, Vec<DedupRecord>)>,
+    /// The stored segments of dedup records that were looked at last, one for each [`Look`]: a retry of
+    /// an old request leaves the one at hand whose oldest record every command looks at.
+    dedup_segments: [Option<DedupSegment>; 2],
     /// Which requests the dedup window may know.
     pub(super) seen: Seen,
 }
@@ -71,6 +72,18 @@ impl Ledger {
     pub(super) fn over(state: State) -> Self {
         Self { seen: Seen::from(state.dedup_next), state, ..Self::default() }
     }
+}
+
+/// A stored segment of dedup records, with its first number.
+type DedupSegment = (u64, Vec<DedupRecord>);
+
+/// What a dedup record is looked at for.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// Whether it has left the window.
+    Expiry,
+    /// Whether it is the record of a request.
+    Admission,
 }
 
 /// What a handler has to know of a conversation before it does anything.
@@ -322,7 +335,8 @@ impl Tx<'_> {
         }
         match lookup::stored(self.cold, "a place in the dedup index", &keys::dedup(hash))? {
             Some(number) if number >= self.ledger.state.dedup_head => {
-                self.dedup_at(number, |record| key.names(&record.key).then(|| record.clone()))
+                let named = |record: &DedupRecord| key.names(&record.key).then(|| record.clone());
+                self.dedup_at(number, Look::Admission, named)
             }
             _ => Ok(None),
         }
@@ -337,14 +351,19 @@ impl Tx<'_> {
             }
             let expired =
                 |record: &DedupRecord| dedup::expired(record.at_ms, now_ms).then(|| record.clone());
-            let Some(record) = self.dedup_at(head, expired)? else { break };
+            let Some(record) = self.dedup_at(head, Look::Expiry, expired)? else { break };
             self.write(|to| to.expire_dedup(head, &record));
         }
         Ok(())
     }
 
     /// Looks at the dedup record with this number, which has not left the window.
-    fn dedup_at<T>(&mut self, number: u64, look: impl Fn(&DedupRecord) -> T) -> Result<T, Fault> {
+    fn dedup_at<T>(
+        &mut self,
+        number: u64,
+        purpose: Look,
+        look: impl Fn(&DedupRecord) -> T,
+    ) -> Result<T, Fault> {
         if let Some(found) = self.hot.find(|tier| tier.dedup.at(number).map(&look)) {
             return Ok(found);
         }
@@ -352,7 +371,7 @@ impl Tx<'_> {
             let place = usize::try_from(number.checked_sub(first)?).ok()?;
             segment.get(place).map(&look)
         };
-        let at_hand = self.ledger.dedup_segment.as_ref();
+        let at_hand = self.ledger.dedup_segments[purpose as usize].as_ref();
         if let Some(found) = at_hand.and_then(|(first, segment)| in_segment(*first, segment)) {
             return Ok(found);
         }
@@ -362,7 +381,7 @@ impl Tx<'_> {
         let first = keys::Parts::of(&key)?.last_number()?;
         let segment = records::dedup(&bytes)?;
         let found = in_segment(first, &segment).ok_or_else(missing)?;
-        self.ledger.dedup_segment = Some((first, segment));
+        self.ledger.dedup_segments[purpose as usize] = Some((first, segment));
         Ok(found)
     }
 }
