@@ -23,7 +23,7 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = HEADER_BYTES + 128..=1 << 3
 /// counts all of it as written again when a part of it changes.
 const SPARE_PAGE_BYTES: usize = 4096;
 /// Zeros that are synced at a time, in bytes.
-const SPARE_STEP_BYTES: u64 = 1024 * 1024;
+const SPARE_STEP_BYTES: u64 = 256 * 1024;
 
 const _: () =
     assert!(HEADER_BYTES + (FRAME_HEADER_BYTES + MAX_RECORD_BYTES) as u64 <= *SEGMENT_BYTES.end());
@@ -104,16 +104,29 @@ impl Segments {
         needed(record_len) <= self.segment_bytes
     }
 
-    /// Fills a file for a later segment with zeros, durably. A little at a time: other writes wait
-    /// behind it.
-    pub(super) fn prepare_spare(&self) -> io::Result<Arc<dyn DiskFile>> {
+    /// Fills a file for a later segment with zeros, durably. A little at a time, since other writes
+    /// wait behind it; after each part comes a pause, whose error ends the whole.
+    pub(super) fn prepare_spare(
+        &self,
+        pause: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(&self.spare_path(), OpenMode::Truncate)?;
-        self.fill(&*file, 0)?;
+        self.fill(&*file, 0, pause)?;
         Ok(file)
     }
 
+    /// Into how many parts a spare is filled.
+    pub(super) fn spare_parts(&self) -> u32 {
+        u32::try_from(self.segment_bytes.div_ceil(SPARE_STEP_BYTES)).unwrap_or(u32::MAX)
+    }
+
     /// Fills a file with zeros from `offset` on.
-    fn fill(&self, file: &dyn DiskFile, mut offset: u64) -> io::Result<()> {
+    fn fill(
+        &self,
+        file: &dyn DiskFile,
+        mut offset: u64,
+        mut pause: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
         while offset < self.segment_bytes {
             let left = usize::try_from(self.segment_bytes - offset).unwrap_or(usize::MAX);
             let page = &[0; SPARE_PAGE_BYTES][..left.min(SPARE_PAGE_BYTES)];
@@ -121,6 +134,7 @@ impl Segments {
             offset += page.len() as u64;
             if offset.is_multiple_of(SPARE_STEP_BYTES) || offset == self.segment_bytes {
                 file.sync()?;
+                pause()?;
             }
         }
         Ok(())
@@ -164,7 +178,7 @@ impl Segments {
         let failed = |source| self.io("allocate", number, source);
         file.allocate(self.segment_bytes).map_err(failed)?;
         if self.zeros_ahead {
-            self.fill(file, used).map_err(failed)?;
+            self.fill(file, used, || Ok(())).map_err(failed)?;
         }
         file.len().map_err(failed)
     }

@@ -2,21 +2,31 @@
 //!
 //! A file system notes for each block of a file that is new, or only reserved, when it is written
 //! first, so that syncing it means writing metadata too, in a journal that all files of a disk share.
-//! What was filled before has none of that. A thread of low priority does it; where it is late, or
-//! fails, the writer makes its segment the other way.
+//! What was filled before has none of that. A thread of low priority does it, spread over half of the
+//! time that the last segment was enough for: other syncs wait behind each part of it, and the replicas
+//! of a shard, which write the same entries, all begin at the same moment. Where it is late, or fails,
+//! the writer makes its segment the other way.
 
+use std::cell::Cell;
+use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use super::segment::Segments;
 use crate::background::Worker;
 use crate::fs::DiskFile;
 
+/// The longest time that a file is filled over.
+const MOST_TIME: Duration = Duration::from_secs(8);
+
 /// The thread, and the one file that it has ready.
 pub(super) struct Spares {
-    /// Each message asks for one file.
-    wanted: SyncSender<()>,
+    /// Each message asks for one file, and says how much time there is.
+    wanted: SyncSender<Duration>,
     ready: Receiver<Arc<dyn DiskFile>>,
+    /// When a file was asked for last.
+    asked: Cell<Instant>,
     /// Ends once nobody can ask.
     _worker: Worker,
 }
@@ -27,8 +37,8 @@ impl Spares {
         let (wanted, wishes) = sync_channel(1);
         let (give, ready) = sync_channel(1);
         let work = move || {
-            while wishes.recv().is_ok() {
-                let spare = match segments.prepare_spare() {
+            while let Ok(time) = wishes.recv() {
+                let spare = match prepare(&segments, time, &wishes) {
                     Ok(spare) => spare,
                     Err(error) => {
                         tracing::debug!(%error, "no file for a later segment of the log");
@@ -46,8 +56,8 @@ impl Spares {
         let worker = Worker::start("roost-log-ahead", work)
             .inspect_err(|error| tracing::warn!(%error, "the log goes on without files ahead"))
             .ok()?;
-        let spares = Self { wanted, ready, _worker: worker };
-        spares.wish();
+        let spares = Self { wanted, ready, asked: Cell::new(Instant::now()), _worker: worker };
+        spares.ask(Duration::ZERO);
         Some(spares)
     }
 
@@ -58,7 +68,25 @@ impl Spares {
 
     /// Asks for the next file. The one before must have its new name.
     pub(super) fn wish(&self) {
-        // One that is asked for already, or a thread that ended, is as good.
-        let _ = self.wanted.try_send(());
+        let now = Instant::now();
+        self.ask((now - self.asked.replace(now)) / 2);
     }
+
+    fn ask(&self, time: Duration) {
+        // One that is asked for already, or a thread that ended, is as good.
+        let _ = self.wanted.try_send(time.min(MOST_TIME));
+    }
+}
+
+/// Fills a file over about so much time, or until nobody can ask for it any more.
+fn prepare(
+    segments: &Segments,
+    time: Duration,
+    wishes: &Receiver<Duration>,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let pause = time / segments.spare_parts();
+    segments.prepare_spare(|| match wishes.recv_timeout(pause) {
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the log was closed")),
+        Ok(_) | Err(RecvTimeoutError::Timeout) => Ok(()),
+    })
 }
