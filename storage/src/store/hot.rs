@@ -38,13 +38,16 @@ pub(super) struct Hot {
     pub(super) active: Generation,
     pub(super) frozen: Option<Arc<Generation>>,
     pub(super) warm: Option<Arc<Generation>>,
+    /// Whether the last checkpoint was made because of its size. Whatever else it was made for, a start
+    /// or a quiet minute, may have come to all replicas at once.
+    pub(super) in_step: bool,
 }
 
 impl Hot {
     /// A tier that holds nothing, over a cold tier in this state.
     pub(super) fn over(state: State) -> Self {
         let active = Generation::after(&state);
-        Self { state, active, frozen: None, warm: None }
+        Self { state, active, frozen: None, warm: None, in_step: false }
     }
 
     /// The generations, newest first.

@@ -38,6 +38,7 @@ impl Store {
                 return Ok(ledger.state.clone());
             }
             let hot = &mut *self.hot.write();
+            hot.in_step = self.is_due(hot);
             let active = std::mem::replace(&mut hot.active, Generation::after(&ledger.state));
             hot.frozen = Some(Arc::new(active));
             ledger.state.clone()

@@ -145,7 +145,7 @@ impl Store {
             apply::check_position(tx.ledger.state.applied, position, self.options.index_gaps)
                 .and_then(|()| apply::entry(&mut tx, position, payload))
                 .inspect_err(|fault| self.fail_applying(fault))?;
-        if tx.hot.active.bytes > self.options.pressure_bytes() {
+        if self.is_due(&tx.hot) {
             self.pressure.notify_all();
         }
         Ok(applied)
@@ -195,11 +195,20 @@ impl Store {
             if self.health.check_serving().is_err() {
                 return false;
             }
-            if self.hot.read().active.bytes > self.options.pressure_bytes() {
+            if self.is_checkpoint_due() {
                 return true;
             }
             self.pressure.wait(&mut ledger);
         }
+    }
+
+    /// Whether dirty state makes a checkpoint due.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.is_due(&self.hot.read())
+    }
+
+    fn is_due(&self, hot: &Hot) -> bool {
+        hot.active.bytes > self.options.due_bytes(hot.in_step)
     }
 
     /// Wakes waiters; later applies fail with [`Fault::Stopped`]. Queries and checkpoints go on.

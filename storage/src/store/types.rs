@@ -14,8 +14,9 @@ pub struct StoreOptions {
     /// Dirty state that the hot tier may hold; past it, [`Store::apply`](super::Store::apply) waits
     /// for a checkpoint.
     pub dirty_bytes: usize,
-    /// Sixteenths of `dirty_bytes`, up to 7, by which a checkpoint is due earlier than at half of it.
-    /// Replicas apply the same entries: with different figures they do not all checkpoint at once.
+    /// Eighths, up to 7, by which a checkpoint is due earlier that follows one which was not made for its
+    /// size, the first one too. Replicas apply the same entries: with different figures they take turns,
+    /// and stay so, since all others are due at the same size.
     pub checkpoint_early: u8,
     /// Whether `apply` runs the checkpoint itself when it would have to wait (simulation, tests),
     /// instead of waiting for the thread that calls [`Store::checkpoint`](super::Store::checkpoint).
@@ -29,9 +30,11 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// Bytes of the active generation from which on a checkpoint is due.
-    pub(super) fn pressure_bytes(&self) -> usize {
-        self.dirty_bytes / 16 * usize::from(8 - self.checkpoint_early.min(7))
+    /// Bytes of the active generation from which on a checkpoint is due: half of those that may be dirty,
+    /// or less to come into step.
+    pub(super) fn due_bytes(&self, in_step: bool) -> usize {
+        let early = if in_step { 0 } else { self.checkpoint_early.min(7) };
+        self.dirty_bytes / 16 * usize::from(8 - early)
     }
 }
 

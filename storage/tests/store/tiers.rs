@@ -99,6 +99,46 @@ fn dirty_state_stays_under_its_bound() {
     assert!(store.tier_stats().checkpoint.is_some());
 }
 
+/// The entries after which a checkpoint was due, each time it was, and made then.
+fn due(checkpoint_early: u8, log: &[Entry], first_at: Option<u64>) -> Vec<u64> {
+    let options =
+        StoreOptions { dirty_bytes: 400_000, checkpoint_early, ..StoreOptions::default() };
+    let store = Node::with(Arc::new(MemoryEngine::new()), options).store;
+    let mut due = Vec::new();
+    for entry in log {
+        entry.apply(&store).unwrap();
+        let index = entry.position.index;
+        if store.is_checkpoint_due() {
+            due.push(index);
+            store.checkpoint().unwrap();
+        } else if first_at == Some(index) {
+            store.checkpoint().unwrap();
+        }
+    }
+    due
+}
+
+fn distances(due: &[u64]) -> Vec<u64> {
+    due.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[test]
+fn replicas_come_into_step_once_and_take_turns_from_then_on() {
+    let log = turns(2_500);
+    let late = due(0, &log, None);
+    let early = due(4, &log, None);
+    assert!(late.len() > 3, "{late:?}");
+    assert!(early[0] * 3 < late[0] * 2, "{early:?} {late:?}");
+    let (least, most) = (late[0] * 9 / 10, late[0] * 11 / 10);
+    for distance in distances(&early).into_iter().chain(distances(&late)) {
+        assert!((least..=most).contains(&distance), "{early:?} {late:?}");
+    }
+    // A checkpoint for another reason, which all may make at once, and they come into step anew.
+    let reason = late[0] / 4;
+    let (late, early) = (due(0, &log, Some(reason)), due(4, &log, Some(reason)));
+    assert!((early[0] - reason) * 3 < (late[0] - reason) * 2, "{early:?} {late:?}");
+}
+
 #[test]
 fn pages_are_bounded_and_start_anywhere() {
     let node = store(64 << 20, true);
