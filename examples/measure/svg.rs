@@ -30,9 +30,10 @@ const CPU: Panel = Panel("CPU of all nodes a send, µs", "/server_cpu_us_per_sen
 const MEMORY: Panel = Panel("memory of all nodes, MiB", "/rss_mb", 1.0);
 const PULLS: Panel = Panel("pulls of 50 a second", "/pull/pulls_per_s", 1.0);
 
-const DRAWINGS: [Drawing; 6] = [
+const DRAWINGS: [Drawing; 7] = [
     Drawing("users", "users", &[RATE, CPU, MEMORY]),
     Drawing("group", "members of each conversation", &[RATE, REFERENCES, CPU]),
+    Drawing("body", "bytes of a message's body", &[RATE, P50, CPU]),
     Drawing("connections", "connections that send", &[RATE, P50, CPU]),
     Drawing(
         "idle",

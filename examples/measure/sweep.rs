@@ -47,7 +47,7 @@ struct Series {
     grows: Option<fn(&Value) -> Option<f64>>,
 }
 
-const SERIES: [Series; 6] = [
+const SERIES: [Series; 7] = [
     Series {
         name: "users",
         at: &[1_000, 10_000, 100_000, 1_000_000],
@@ -65,6 +65,12 @@ const SERIES: [Series; 6] = [
         name: "group",
         at: &[2, 5, 10, 20, 50, 100, 200, 500, 1_000],
         arguments: |size| vec![format!("--group={size}")],
+        grows: None,
+    },
+    Series {
+        name: "body",
+        at: &[100, 400, 1_000, 4_000, 16_000, 65_000],
+        arguments: |bytes| vec!["--group=10".into(), format!("--body={bytes}")],
         grows: None,
     },
     Series {

@@ -90,3 +90,38 @@ fn prepare(
         Ok(_) | Err(RecvTimeoutError::Timeout) => Ok(()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::fs::sim::SimDisk;
+    use crate::log::LogOptions;
+
+    /// The smallest segments that are filled in several parts.
+    fn segments() -> Segments {
+        let options = LogOptions { segment_bytes: 1024 * 1024, ..LogOptions::default() };
+        let segments = Segments::new(Arc::new(SimDisk::new()), Path::new("log"), options);
+        assert!(segments.list().unwrap().is_empty());
+        segments
+    }
+
+    #[test]
+    fn a_file_is_whole_when_its_time_is_over() {
+        let (_asking, wishes) = sync_channel(1);
+        let time = Duration::from_millis(20);
+        let began = Instant::now();
+        let file = prepare(&segments(), time, &wishes).unwrap();
+        assert!(began.elapsed() >= time);
+        assert_eq!(file.len().unwrap(), 1024 * 1024);
+    }
+
+    #[test]
+    fn a_log_that_is_closed_does_not_wait_for_the_rest() {
+        let (asking, wishes) = sync_channel(1);
+        drop(asking);
+        let error = prepare(&segments(), Duration::from_secs(3_600), &wishes).unwrap_err();
+        assert!(error.to_string().contains("closed"), "{error}");
+    }
+}
