@@ -107,6 +107,23 @@ impl Pace {
     }
 }
 
+/// Tells how long something lasted, so that work in the background can take about as long.
+#[derive(Debug)]
+pub struct Laps(Cell<Instant>);
+
+impl Laps {
+    /// The first lap begins.
+    pub fn begin() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+
+    /// How long this lap was; the next one begins.
+    pub fn next(&self) -> Duration {
+        let now = Instant::now();
+        now - self.0.replace(now)
+    }
+}
+
 /// Linux has a priority for each thread; elsewhere the work has that of all others.
 fn lower_priority() {
     IN_BACKGROUND.set(true);

@@ -7,14 +7,13 @@
 //! of a shard, which write the same entries, all begin at the same moment. Where it is late, or fails,
 //! the writer makes its segment the other way.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::segment::Segments;
-use crate::background::Worker;
+use crate::background::{Laps, Worker};
 use crate::fs::DiskFile;
 
 /// The longest time that a file is filled over.
@@ -25,8 +24,8 @@ pub(super) struct Spares {
     /// Each message asks for one file, and says how much time there is.
     wanted: SyncSender<Duration>,
     ready: Receiver<Arc<dyn DiskFile>>,
-    /// When a file was asked for last.
-    asked: Cell<Instant>,
+    /// From one file that was asked for to the next.
+    laps: Laps,
     /// Ends once nobody can ask.
     _worker: Worker,
 }
@@ -56,7 +55,7 @@ impl Spares {
         let worker = Worker::start("roost-log-ahead", work)
             .inspect_err(|error| tracing::warn!(%error, "the log goes on without files ahead"))
             .ok()?;
-        let spares = Self { wanted, ready, asked: Cell::new(Instant::now()), _worker: worker };
+        let spares = Self { wanted, ready, laps: Laps::begin(), _worker: worker };
         spares.ask(Duration::ZERO);
         Some(spares)
     }
@@ -68,8 +67,7 @@ impl Spares {
 
     /// Asks for the next file. The one before must have its new name.
     pub(super) fn wish(&self) {
-        let now = Instant::now();
-        self.ask((now - self.asked.replace(now)) / 2);
+        self.ask(self.laps.next() / 2);
     }
 
     fn ask(&self, time: Duration) {
@@ -94,6 +92,7 @@ fn prepare(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Instant;
 
     use super::*;
     use crate::fs::sim::SimDisk;
