@@ -22,7 +22,7 @@ use roost_storage::log::{Log, LogEntry, LogOptions};
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const CACHE_BYTES: usize = 1024 * 1024;
 
-/// A gate that syncs of files wait at while it is shut.
+/// A gate that operations on files wait at while it is shut.
 #[derive(Debug, Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -59,27 +59,31 @@ impl Gate {
         let mut state = self.state.lock();
         while state.waiting == 0 {
             let timed_out = self.changed.wait_for(&mut state, Duration::from_secs(60)).timed_out();
-            assert!(!timed_out, "the log never synced");
+            assert!(!timed_out, "the log never came to the gate");
         }
     }
 }
 
-/// A simulated disk whose syncs pass a gate.
+/// A simulated disk whose syncs, and reads, pass a gate.
 #[derive(Debug, Clone, Default)]
 struct GatedDisk {
     disk: SimDisk,
     gate: Arc<Gate>,
+    /// The same for reads.
+    reads: Arc<Gate>,
 }
 
 #[derive(Debug)]
 struct GatedFile {
     file: Arc<dyn DiskFile>,
     gate: Arc<Gate>,
+    reads: Arc<Gate>,
 }
 
 impl Disk for GatedDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(GatedFile { file: self.disk.open(path, mode)?, gate: self.gate.clone() }))
+        let file = self.disk.open(path, mode)?;
+        Ok(Arc::new(GatedFile { file, gate: self.gate.clone(), reads: self.reads.clone() }))
     }
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.disk.exists(path)
@@ -103,6 +107,7 @@ impl Disk for GatedDisk {
 
 impl DiskFile for GatedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.reads.pass();
         self.file.read_at(offset, buffer)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -351,7 +356,7 @@ fn purged_segments_leave_the_disk_and_the_vote_stays() {
     assert!(before > 4);
     run(&log, &Op::Purge(at(1, 989))).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while disk.list(Path::new(DIR)).unwrap().len() > 1 {
+    while names(&disk, ".log").len() > 1 {
         assert!(Instant::now() < deadline, "purged segments are still there");
         std::thread::yield_now();
     }
@@ -360,6 +365,78 @@ fn purged_segments_leave_the_disk_and_the_vote_stays() {
     assert_eq!(log.state().vote.as_deref(), Some(b"vote".as_slice()));
     assert_eq!(log.state().purged, Some(at(1, 989)));
     assert_eq!(log.read(0, 2000, usize::MAX).unwrap(), entries(990..1000, 300));
+}
+
+/// The names of the log's files that end so.
+fn names(disk: &impl Disk, suffix: &str) -> Vec<String> {
+    let mut names = disk.list(Path::new(DIR)).unwrap();
+    names.retain(|name| name.ends_with(suffix));
+    names
+}
+
+/// A log of segments that are full of entries of 300 bytes, up to with entry 999, and then purged up
+/// to 989 but for what is kept for later ones: two files.
+fn recycling_log(disk: impl Disk) -> Log {
+    let log = open(disk, SEGMENT_BYTES, 0).unwrap();
+    for start in (0..1000).step_by(50) {
+        append(&log, start..start + 50, 300);
+    }
+    run(&log, &Op::Purge(at(1, 989))).unwrap();
+    // Files go after the purge was reported.
+    run(&log, &Op::Vote("after".into())).unwrap();
+    assert_eq!(log.stats().recycled_bytes, 2 * SEGMENT_BYTES);
+    log
+}
+
+#[test]
+fn files_of_purged_segments_become_later_ones() {
+    let disk = SimDisk::new();
+    let log = recycling_log(disk.clone());
+    let kept = names(&disk, ".old");
+    assert_eq!(kept.len(), 2);
+    let segments = names(&disk, ".log").len();
+    append(&log, 1000..1190, 300);
+    assert_eq!(names(&disk, ".old"), kept[..1], "the next segment lies in one of them");
+    assert_eq!(names(&disk, ".log").len(), segments + 1);
+    assert_eq!(log.stats().recycled_bytes, SEGMENT_BYTES);
+    let expected = Model::of(&log);
+    assert_eq!(expected.entries.len(), 200);
+    drop(log);
+    let log = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, 0).unwrap();
+    assert_eq!(Model::of(&log), expected, "old frames behind the newest are not read");
+    assert_eq!(log.stats().recycled_bytes, SEGMENT_BYTES, "the other one is still kept");
+}
+
+#[test]
+fn a_segment_that_is_still_read_is_not_written_over() {
+    let disk = GatedDisk::default();
+    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
+    append(&log, 0..200, 1000);
+    let first = entries(0..1, 1000);
+    disk.reads.shut();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| log.read(0, 1, usize::MAX).unwrap());
+        disk.reads.wait_until_somebody_waits();
+        run(&log, &Op::Purge(at(1, 199))).unwrap();
+        append(&log, 200..500, 1000);
+        disk.reads.open();
+        assert_eq!(reader.join().unwrap(), first);
+    });
+}
+
+#[test]
+fn kept_files_that_this_log_can_not_use_are_removed() {
+    let disk = SimDisk::new();
+    drop(recycling_log(disk.clone()));
+    let dir = Path::new(DIR);
+    disk.open(&dir.join("0000000000.old"), OpenMode::CreateNew).unwrap().set_len(17).unwrap();
+    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
+    assert_eq!(names(&disk, ".old").len(), 2);
+    assert!(!disk.exists(&dir.join("0000000000.old")).unwrap());
+    drop(log);
+    let log = open(disk.clone(), 2 * SEGMENT_BYTES, 0).unwrap();
+    assert!(names(&disk, ".old").is_empty(), "segments have another length now");
+    assert_eq!(log.stats().recycled_bytes, 0);
 }
 
 #[test]
@@ -441,8 +518,12 @@ fn it_works_on_the_operating_systems_files() {
 }
 
 fn open_with_zeros_ahead(disk: impl Disk) -> Log {
-    let options =
-        LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES, zeros_ahead: true };
+    let options = LogOptions {
+        segment_bytes: SEGMENT_BYTES,
+        cache_bytes: CACHE_BYTES,
+        zeros_ahead: true,
+        recycled_segments: 0,
+    };
     Log::open(Arc::new(disk), Path::new(DIR), options).unwrap()
 }
 

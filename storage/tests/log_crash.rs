@@ -38,11 +38,42 @@ fn script() -> Vec<Vec<Op>> {
     ]
 }
 
+/// Segments of four pages, later ones in the files of purged ones, with fewer frames than were there.
+fn recycling_script() -> Vec<Vec<Op>> {
+    let append = |index: u64, len| Op::Append(vec![entry(1, index, vec![index as u8 + 1; len])]);
+    let mut script = vec![vec![Op::Vote(b"one".as_slice().into())]];
+    script.extend((0..7).map(|index| vec![append(index, 5000)]));
+    script.extend([
+        vec![Op::Purge(at(1, 5))],
+        vec![append(7, 5000), append(8, 5000)],
+        vec![append(9, 5000)],
+        vec![append(10, 10)],
+        vec![append(11, 9000)],
+        vec![append(12, 4000)],
+        vec![Op::Purge(at(1, 11)), append(13, 10)],
+        vec![append(14, 50)],
+    ]);
+    script
+}
+
+/// A script, and the length of the segments that it is written for.
+struct Case {
+    script: Vec<Vec<Op>>,
+    segment_bytes: u64,
+}
+
+fn cases() -> [Case; 2] {
+    [
+        Case { script: script(), segment_bytes: SEGMENT_BYTES },
+        Case { script: recycling_script(), segment_bytes: 5 * 4096 },
+    ]
+}
+
 /// The states that the log goes through, record by record, and how many of them each group reaches.
-fn states() -> (Vec<Model>, Vec<usize>) {
+fn states(case: &Case) -> (Vec<Model>, Vec<usize>) {
     let mut states = vec![Model::default()];
     let mut reached = Vec::new();
-    for group in script() {
+    for group in case.script.clone() {
         for op in group {
             let steps = match op {
                 Op::Append(entries) => {
@@ -62,10 +93,10 @@ fn states() -> (Vec<Model>, Vec<usize>) {
 }
 
 /// Runs the script until a fault; gives how many groups were durable.
-fn play(disk: &SimDisk) -> usize {
-    let Ok(log) = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES) else { return 0 };
+fn play(case: &Case, disk: &SimDisk) -> usize {
+    let Ok(log) = open(disk.clone(), case.segment_bytes, CACHE_BYTES) else { return 0 };
     let mut durable = 0;
-    for group in script() {
+    for group in &case.script {
         let calls: Vec<_> = group.iter().map(|op| submit(&log, op)).collect();
         let outcomes: Vec<_> = calls
             .into_iter()
@@ -92,8 +123,8 @@ fn policies() -> impl Iterator<Item = CrashPolicy> {
 }
 
 /// Opens what a crash left, and checks it against the states from `durable` on.
-fn check(disk: &SimDisk, states: &[Model], at_least: usize, what: &str) {
-    let log = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES)
+fn check(case: &Case, disk: &SimDisk, states: &[Model], at_least: usize, what: &str) {
+    let log = open(disk.clone(), case.segment_bytes, CACHE_BYTES)
         .unwrap_or_else(|fault| panic!("{what}: {fault}"));
     let found = Model::of(&log);
     assert!(
@@ -107,26 +138,46 @@ fn check(disk: &SimDisk, states: &[Model], at_least: usize, what: &str) {
     drop(log);
     let mut expected = found;
     expected.apply(&op);
-    let again = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, CACHE_BYTES).unwrap();
-    assert_eq!(Model::of(&again), expected, "{what}, opened again");
+    let again = open(disk.crash(CrashPolicy::LoseUnsynced), case.segment_bytes, CACHE_BYTES);
+    assert_eq!(Model::of(&again.unwrap()), expected, "{what}, opened again");
 }
 
-fn operations_of_the_script() -> u64 {
+fn operations_of(case: &Case) -> u64 {
     let disk = SimDisk::new();
-    assert_eq!(play(&disk), script().len());
+    assert_eq!(play(case, &disk), case.script.len());
     disk.operations()
 }
 
 #[test]
+fn the_second_script_leaves_old_frames_behind_new_ones() {
+    let disk = SimDisk::new();
+    play(&cases()[1], &disk);
+    let names = disk.list(Path::new(DIR)).unwrap();
+    let stale = names.iter().filter(|name| name.ends_with(".log")).filter(|name| {
+        let bytes = bytes_of(&disk, name);
+        let end = *frames(&bytes).last().unwrap();
+        bytes[end..].iter().any(|byte| *byte != 0)
+    });
+    assert!(stale.count() >= 1, "no segment with old frames behind its own: {names:?}");
+}
+
+#[test]
 fn every_point_of_a_crash_keeps_what_was_durable() {
-    let (states, reached) = states();
-    for stop in 1..=operations_of_the_script() + 1 {
+    for case in &cases() {
+        every_point_of_a_crash(case);
+    }
+}
+
+fn every_point_of_a_crash(case: &Case) {
+    let (states, reached) = states(case);
+    for stop in 1..=operations_of(case) + 1 {
         let disk = SimDisk::new();
         disk.stop_at(stop);
-        let durable = play(&disk);
+        let durable = play(case, &disk);
         let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
         for policy in policies() {
             check(
+                case,
                 &disk.crash(policy),
                 &states,
                 at_least,
@@ -138,14 +189,21 @@ fn every_point_of_a_crash_keeps_what_was_durable() {
 
 #[test]
 fn every_failed_operation_stops_the_log_and_loses_nothing() {
-    let (states, reached) = states();
-    for failed in 1..=operations_of_the_script() {
+    for case in &cases() {
+        every_failed_operation(case);
+    }
+}
+
+fn every_failed_operation(case: &Case) {
+    let (states, reached) = states(case);
+    for failed in 1..=operations_of(case) {
         let disk = SimDisk::new();
         disk.fail_at(failed);
-        let durable = play(&disk);
+        let durable = play(case, &disk);
         let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
         for policy in policies() {
             check(
+                case,
                 &disk.crash(policy),
                 &states,
                 at_least,
@@ -157,24 +215,42 @@ fn every_failed_operation_stops_the_log_and_loses_nothing() {
 
 #[test]
 fn a_crash_during_recovery_changes_nothing() {
-    let (states, reached) = states();
-    for stop in 1..=operations_of_the_script() + 1 {
+    for case in &cases() {
+        crashes_during_recovery(case);
+    }
+}
+
+fn crashes_during_recovery(case: &Case) {
+    let (states, reached) = states(case);
+    // What recovery finds, and then also the next entry.
+    let after: Vec<_> = states
+        .iter()
+        .map(|state| {
+            let mut after = state.clone();
+            after.apply(&next_segment(case, state));
+            after
+        })
+        .collect();
+    for stop in 1..=operations_of(case) + 1 {
         let disk = SimDisk::new();
         disk.stop_at(stop);
-        let at_least = play(&disk).checked_sub(1).map_or(0, |group| reached[group]);
+        let at_least = play(case, &disk).checked_sub(1).map_or(0, |group| reached[group]);
         for first in [CrashPolicy::KeepAll, CrashPolicy::Torn { seed: stop }] {
             let crashed = disk.crash(first);
             for second_stop in 1.. {
                 let disk = crashed.crash(CrashPolicy::KeepAll);
                 disk.stop_at(second_stop);
-                let recovered = open(disk.clone(), SEGMENT_BYTES, CACHE_BYTES);
-                let finished = recovered.is_ok();
-                drop(recovered);
+                let recovered = open(disk.clone(), case.segment_bytes, CACHE_BYTES);
+                let finished = recovered.is_ok_and(|log| {
+                    let found = Model::of(&log);
+                    run(&log, &next_segment(case, &found)).is_ok()
+                });
+                let allowed = [&states[at_least..], &after[at_least..]].concat();
                 for second in [CrashPolicy::LoseUnsynced, CrashPolicy::Torn { seed: second_stop }] {
                     let what = format!(
                         "stopped at {stop}, {first:?}, recovery at {second_stop}, {second:?}"
                     );
-                    check(&disk.crash(second), &states, at_least, &what);
+                    check(case, &disk.crash(second), &allowed, 0, &what);
                 }
                 if finished {
                     break;
@@ -182,6 +258,12 @@ fn a_crash_during_recovery_changes_nothing() {
             }
         }
     }
+}
+
+/// An entry that fits in no segment but an empty one.
+fn next_segment(case: &Case, state: &Model) -> Op {
+    let next = state.state.last.map_or(0, |last| last.index + 1);
+    Op::Append(vec![entry(8, next, vec![8; case.segment_bytes as usize - HEADER_BYTES - 60])])
 }
 
 /// The script's disk, its segments' names, and their bytes.
@@ -309,7 +391,7 @@ fn a_newer_format_is_refused_as_such() {
     let (disk, files) = written();
     let (name, bytes) = &files[0];
     let mut header = bytes[..HEADER_BYTES].to_vec();
-    header[8] = 2;
+    header[8] = 3;
     let end = 17 + u32::from_be_bytes(header[9..13].try_into().unwrap()) as usize;
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..13]), &header[17..end]);
     header[13..17].copy_from_slice(&checksum.to_be_bytes());
@@ -318,5 +400,5 @@ fn a_newer_format_is_refused_as_such() {
         .write_at(0, &header)
         .unwrap();
     let opened = open(disk, SEGMENT_BYTES, CACHE_BYTES);
-    assert!(matches!(opened, Err(Fault::Version { found: 2, supported: 1, .. })), "{opened:?}");
+    assert!(matches!(opened, Err(Fault::Version { found: 3, supported: 2, .. })), "{opened:?}");
 }

@@ -9,9 +9,13 @@ use log_support::{DIR, Model, Op, at, entry, open, run};
 use roost_storage::fs::sim::SimDisk;
 use roost_storage::fs::{Disk, OpenMode};
 
-const SEGMENT_BYTES: u64 = 4096 + 256;
-/// Two segments, a line of hex for each 32 bytes, `*` for lines of zeros.
-const GOLDEN: &str = include_str!("golden/log-v1.hex");
+const SEGMENT_BYTES: u64 = 2 * 4096 + 256;
+const LINE_BYTES: usize = 32;
+/// Two segments as the first version wrote them: a line of hex for each 32 bytes, `* n` for n lines
+/// of zeros.
+const GOLDEN_V1: &str = include_str!("golden/log-v1.hex");
+/// Of this version: the last segment lies in the file of a purged one, another such file is kept.
+const GOLDEN: &str = include_str!("golden/log-v2.hex");
 
 fn ops() -> Vec<Op> {
     vec![
@@ -25,17 +29,49 @@ fn ops() -> Vec<Op> {
     ]
 }
 
+/// Then long entries, whose last bytes are not zero, and after a purge one that needs a new segment.
+fn recycling_ops() -> Vec<Op> {
+    let long = |index, len| {
+        let mut payload = vec![0; len];
+        payload[len - 10..].fill(index as u8);
+        Op::Append(vec![entry(0x0102_0304_0506_0708, index, payload)])
+    };
+    let mut ops = ops();
+    ops.extend([long(4, 4300), long(5, 4000)]);
+    ops.push(Op::Purge(at(0x0102_0304_0506_0708, 4)));
+    ops.push(long(6, 300));
+    ops
+}
+
 fn hex_of(bytes: &[u8]) -> String {
     let mut text = String::new();
-    for line in bytes.chunks(32) {
-        if line.iter().any(|byte| *byte != 0) {
-            text.extend(line.iter().map(|byte| format!("{byte:02x}")));
-            text.push('\n');
-        } else if !text.ends_with("*\n") {
-            text.push_str("*\n");
+    let mut zeros = 0;
+    for line in bytes.chunks(LINE_BYTES) {
+        if line.iter().all(|byte| *byte == 0) {
+            zeros += 1;
+            continue;
         }
+        put_zeros(&mut text, &mut zeros);
+        text.extend(line.iter().map(|byte| format!("{byte:02x}")));
+        text.push('\n');
     }
+    put_zeros(&mut text, &mut zeros);
     text
+}
+
+fn put_zeros(text: &mut String, lines: &mut usize) {
+    match std::mem::take(lines) {
+        0 => {}
+        lines => text.push_str(&format!("* {lines}\n")),
+    }
+}
+
+fn bytes_of(line: &str) -> Vec<u8> {
+    if let Some(lines) = line.strip_prefix("* ") {
+        return vec![0; LINE_BYTES * lines.parse::<usize>().unwrap()];
+    }
+    let digits = line.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 fn dump(disk: &SimDisk) -> String {
@@ -49,47 +85,55 @@ fn dump(disk: &SimDisk) -> String {
     disk.list(dir).unwrap().into_iter().map(dump_file).collect()
 }
 
-/// A disk with the golden files, zeros where there is a `*`.
-fn golden_disk() -> SimDisk {
+/// A disk with the golden files.
+fn disk_of(golden: &str) -> SimDisk {
     let disk = SimDisk::new();
     let dir = Path::new(DIR);
     disk.create_dir_all(dir).unwrap();
-    for part in GOLDEN.split_inclusive(".log\n").collect::<Vec<_>>().windows(2) {
-        let name = part[0].lines().last().unwrap();
-        let file = disk.open(&dir.join(name), OpenMode::CreateNew).unwrap();
-        file.allocate(SEGMENT_BYTES).unwrap();
-        let lines: Vec<&str> = part[1].lines().filter(|line| !line.ends_with(".log")).collect();
-        let header_lines = lines.iter().position(|line| *line == "*").unwrap();
-        let bytes_of = |lines: &[&str]| -> Vec<u8> {
-            let text: String = lines.iter().filter(|line| **line != "*").copied().collect();
-            let digits = text.as_bytes().chunks(2);
-            digits
-                .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-                .collect()
-        };
-        file.write_at(0, &bytes_of(&lines[..header_lines])).unwrap();
-        file.write_at(4096, &bytes_of(&lines[header_lines..])).unwrap();
+    let mut file = None;
+    for line in golden.lines() {
+        if line.contains('.') {
+            file = Some(disk.open(&dir.join(line), OpenMode::CreateNew).unwrap());
+        } else {
+            let file = file.as_ref().unwrap();
+            file.write_at(file.len().unwrap(), &bytes_of(line)).unwrap();
+        }
     }
     disk
 }
 
-#[test]
-fn the_same_calls_give_the_golden_bytes() {
+fn played(ops: Vec<Op>) -> (SimDisk, Model) {
     let disk = SimDisk::new();
     let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
-    for op in ops() {
+    let mut model = Model::default();
+    for op in ops {
         run(&log, &op).unwrap();
+        model.apply(&op);
     }
-    drop(log);
-    let written = dump(&disk);
+    (disk, model)
+}
+
+#[test]
+fn the_same_calls_give_the_golden_bytes() {
+    let written = dump(&played(recycling_ops()).0);
     assert!(written == GOLDEN, "the format changed; this build writes\n{written}");
 }
 
 #[test]
 fn the_golden_bytes_give_the_same_log() {
-    let mut model = Model::default();
-    for op in ops() {
-        model.apply(&op);
-    }
-    assert_eq!(Model::of(&open(golden_disk(), SEGMENT_BYTES, 0).unwrap()), model);
+    let log = open(disk_of(GOLDEN), SEGMENT_BYTES, 0).unwrap();
+    assert_eq!(Model::of(&log), played(recycling_ops()).1);
+}
+
+#[test]
+fn a_log_of_the_first_version_is_read_and_goes_on() {
+    let disk = disk_of(GOLDEN_V1);
+    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
+    let mut model = played(ops()).1;
+    assert_eq!(Model::of(&log), model);
+    let next = Op::Append(vec![entry(0x0102_0304_0506_0708, 4, "by a later version")]);
+    run(&log, &next).unwrap();
+    model.apply(&next);
+    drop(log);
+    assert_eq!(Model::of(&open(disk, SEGMENT_BYTES, 0).unwrap()), model);
 }

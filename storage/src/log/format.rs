@@ -1,7 +1,7 @@
 //! The bytes of a segment: header, frames, records. Integers are big-endian.
 //!
 //! ```text
-//! segment  header block (4,096 bytes) | frame | frame | … | zeros
+//! segment  header block (4,096 bytes) | frame | frame | … | end
 //! header   "ROOSTLOG" | version u8 | body length u32 | crc32c u32 | body
 //!   body   segment number u32 | first frame's sequence u64 | salt u64
 //!          | purged | last | committed (positions) | vote
@@ -14,7 +14,11 @@
 //!   5 committed  position
 //! position 0 u8, or 1 u8 | term u64 | index u64
 //! vote     0 u8, or 1 u8 | length u32 | bytes
+//! end      zeros, a frame header's length or up to the file's end | anything
 //! ```
+//!
+//! Version 1 had zeros up to the file's end. Since version 2 a segment may lie in the file of one that
+//! was purged, whose frames are still behind the end. They are no frames of this one: its salt differs.
 //!
 //! A frame is what one sync made durable, and sequences of frames ascend by one over all segments.
 //! A frame is written only after the one before it was synced: so where a frame's *header* can be
@@ -33,8 +37,12 @@ use super::{LogEntry, LogState};
 use crate::limits::MAX_ENTRY_BYTES;
 use crate::model::LogPosition;
 
-/// The format that this build writes, and the only one it reads.
-pub(super) const VERSION: u8 = 1;
+/// The format that this build writes.
+pub(super) const VERSION: u8 = 2;
+/// The oldest format that it reads.
+const OLDEST_VERSION: u8 = 1;
+/// What the kernel reads before a part of it is written over; a power of two.
+pub(super) const PAGE_BYTES: usize = 4096;
 /// Where a segment's first frame begins.
 pub(super) const HEADER_BYTES: u64 = 4096;
 /// Bytes of a frame before its records.
@@ -234,7 +242,7 @@ impl SegmentHeader {
         if fields.get_u32() != header_checksum(header) {
             return Err(Invalid::Bytes("segment header checksum"));
         }
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(Invalid::Version(version));
         }
         Self::decode_body(&header[HEADER_PREFIX_BYTES..])
@@ -254,6 +262,12 @@ impl SegmentHeader {
             },
         })
     }
+}
+
+/// Up to where a frame's write goes if its last byte lies before `end`, with the zeros behind it: whole
+/// pages, because the kernel would read the rest of one from the disk first.
+pub(super) fn end_of_write(end: u64, file_len: u64) -> u64 {
+    (end + FRAME_HEADER_BYTES as u64).next_multiple_of(PAGE_BYTES as u64).min(file_len)
 }
 
 /// Carries the digest of all frames so far on by one whole frame; the next segment's salt.

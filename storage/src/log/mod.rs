@@ -16,8 +16,8 @@
 //!   What grows with the log is 24 bytes an entry until it is purged.
 //!
 //! Segments are preallocated files; [`format`](mod@format) has their bytes. A purge is itself a
-//! record, and files go only once it is durable; each segment's header repeats vote, purge and
-//! commit positions, so that nothing is lost with the older ones.
+//! record, and files go, or become later segments, only once it is durable; each segment's header
+//! repeats vote, purge and commit positions, so that nothing is lost with the older ones.
 //!
 //! It leaves to its owner what payload and vote mean, and the rules of Raft: it checks only that
 //! indexes ascend without a hole. Where a log is empty and nothing was purged, the first append says
@@ -69,11 +69,19 @@ pub struct LogOptions {
     /// Whether a thread fills the next segment's file with zeros before it is needed: a sync of what
     /// is written over them has no metadata to write. Costs the disk every byte twice.
     pub zeros_ahead: bool,
+    /// Files of purged segments that are kept to become later ones, which is as good and costs the
+    /// disk no writing, only their room. None are filled with zeros while there are some.
+    pub recycled_segments: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 * 1024 * 1024, cache_bytes: 32 * 1024 * 1024, zeros_ahead: true }
+        Self {
+            segment_bytes: 16 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            zeros_ahead: true,
+            recycled_segments: 16,
+        }
     }
 }
 
@@ -106,6 +114,8 @@ pub struct LogStats {
     pub segments: usize,
     /// Bytes of the segment files, with what is preallocated.
     pub disk_bytes: u64,
+    /// Bytes of the files of purged segments that are kept for later ones.
+    pub recycled_bytes: u64,
     /// Bytes of payload in memory.
     pub cached_bytes: usize,
     /// The index of the first entry.
@@ -172,11 +182,12 @@ impl Log {
         queue: Queue,
     ) -> Result<(Self, Writer), Fault> {
         let segments = Segments::new(disk, dir, options);
-        let Recovered { index, ledger, segments: open, active, next_sequence, chain } =
+        let Recovered { index, ledger, segments: open, active, next_sequence, chain, retired } =
             recovery::recover(&segments, options.cache_bytes)?;
         let shared = Arc::new(Shared::new(index, open, queue));
+        let end = (next_sequence, chain);
         let writer =
-            Writer::new(shared.clone(), segments.clone(), active, ledger, (next_sequence, chain));
+            Writer::new(shared.clone(), segments.clone(), active, ledger, end, retired);
         Ok((Self { shared, segments, order: Mutex::new(()), writer: None }, writer))
     }
 
@@ -350,11 +361,19 @@ struct Inner {
     stopped: Option<String>,
     syncs: u64,
     written_bytes: u64,
+    recycled_bytes: u64,
 }
 
 impl Shared {
     fn new(index: Index, segments: BTreeMap<u32, OpenSegment>, queue: Queue) -> Self {
-        let inner = Inner { index, segments, stopped: None, syncs: 0, written_bytes: 0 };
+        let inner = Inner {
+            index,
+            segments,
+            stopped: None,
+            syncs: 0,
+            written_bytes: 0,
+            recycled_bytes: 0,
+        };
         Self { queue, inner: Mutex::new(inner) }
     }
 
@@ -362,11 +381,15 @@ impl Shared {
         self.inner.lock().segments.insert(number, (file, len));
     }
 
-    /// Lets go of the segments below `needed`; gives their numbers.
-    fn forget_segments_below(&self, needed: u32) -> Vec<u32> {
+    /// Lets go of the segments below `needed`, and gives them.
+    fn forget_segments_below(&self, needed: u32) -> Vec<(u32, OpenSegment)> {
         let mut inner = self.inner.lock();
         let kept = inner.segments.split_off(&needed);
-        std::mem::replace(&mut inner.segments, kept).into_keys().collect()
+        std::mem::replace(&mut inner.segments, kept).into_iter().collect()
+    }
+
+    fn note_recycled(&self, bytes: u64) {
+        self.inner.lock().recycled_bytes = bytes;
     }
 
     fn note_written(&self, places: impl Iterator<Item = (u64, u64, Location)>, frame_bytes: usize) {
@@ -411,6 +434,7 @@ impl Inner {
             cached_bytes: self.index.cached_bytes(),
             first,
             last: first.and(self.index.state().last).map(|last| last.index),
+            recycled_bytes: self.recycled_bytes,
             syncs: self.syncs,
             written_bytes: self.written_bytes,
         }

@@ -3,9 +3,11 @@
 //! Segments are replayed in order, and each must continue the one before it exactly: number, frame
 //! sequence, digest and state. A crash leaves only these traces, and only these are repaired:
 //!
-//! - The newest file has no header yet and nothing behind it: it was being made, and is removed.
-//! - The newest segment ends in bytes that are no frame, and no later frame follows them: the last
-//!   write was torn before its sync, so nobody was told that it is durable. It is cut off.
+//! - The newest file has no header yet, or that of the segment whose file it was, and no frame that
+//!   would continue the log: it was being made, and is removed.
+//! - The newest segment ends in bytes that are neither a frame nor its end, and no later frame follows
+//!   them: the last write was torn before its sync, so nobody was told that it is durable. It is cut
+//!   off.
 //! - Old segments that a purge was removing are still there, perhaps with gaps: they are removed.
 //!
 //! Everything else is [`Fault::Corrupt`], with file and offset. One case can't be told apart: damage
@@ -25,7 +27,7 @@ use super::format::{
 };
 use super::index::{Index, Location};
 use super::ledger::Ledger;
-use super::segment::{Reader, Segments};
+use super::segment::{Blank, Reader, Segments};
 use crate::Fault;
 use crate::fs::DiskFile;
 
@@ -54,14 +56,16 @@ pub(super) struct Recovered {
     pub(super) next_sequence: u64,
     /// The digest of all frames.
     pub(super) chain: u64,
+    /// Files of purged segments, for later ones.
+    pub(super) retired: Vec<Blank>,
 }
 
 /// Replays the log, and repairs what a crash left.
 pub(super) fn recover(segments: &Segments, cache_bytes: usize) -> Result<Recovered, Fault> {
     let mut numbers = segments.list()?;
-    let unfinished = remove_unfinished(segments, &mut numbers)?;
+    let unfinished = take_unfinished(segments, &mut numbers)?;
     let Some(&newest) = numbers.last() else {
-        return begin(segments, cache_bytes);
+        return begin(segments, unfinished, cache_bytes);
     };
     let run = numbers.len() - consecutive_from_the_back(&numbers);
     let (leftover, live) = numbers.split_at(run);
@@ -71,24 +75,51 @@ pub(super) fn recover(segments: &Segments, cache_bytes: usize) -> Result<Recover
     }
     let (reader, salt, offset) = replay.segment(newest)?;
     let active = Active { number: newest, file: reader.file.clone(), salt, offset, len: 0 };
-    let active = settle(&replay, reader, unfinished, active)?;
+    if let Some(unfinished) = unfinished {
+        remove_unfinished(&replay, unfinished)?;
+    }
+    let active = settle(&replay, reader, unfinished.is_some(), active)?;
     replay.check_no_hole(live[0])?;
     replay.finish(active, leftover)
 }
 
-/// Removes the newest file if it was never finished, and says so.
-fn remove_unfinished(segments: &Segments, numbers: &mut Vec<u32>) -> Result<bool, Fault> {
-    let Some(&number) = numbers.last() else { return Ok(false) };
+/// What is wrong with the header of a newest file that was never finished.
+#[derive(Debug, Clone, Copy)]
+struct Unfinished {
+    number: u32,
+    what: &'static str,
+}
+
+/// Takes the newest number off the others if its file looks as if it was never finished.
+fn take_unfinished(
+    segments: &Segments,
+    numbers: &mut Vec<u32>,
+) -> Result<Option<Unfinished>, Fault> {
+    let Some(&number) = numbers.last() else { return Ok(None) };
     let mut reader = segments.reader(number)?;
-    let header = SegmentHeader::decode(header_block(&mut reader)?);
-    let Err(Invalid::Bytes(what)) = header else { return Ok(false) };
+    let what = match SegmentHeader::decode(header_block(&mut reader)?) {
+        Err(Invalid::Bytes(what)) => what,
+        Ok(header) if header.number < number => "the header of an older segment",
+        Ok(_) | Err(Invalid::Version(_)) => return Ok(None),
+    };
     let before = numbers.iter().rev().nth(1).copied().unwrap_or(0);
-    if number - before > 1 || reader.has_bytes_from(HEADER_BYTES)? {
+    // The first of a log lies in no older one's file.
+    if number - before > 1 || (number == 1 && reader.has_bytes_from(HEADER_BYTES)?) {
         return Err(segments.corrupt(number, 0, what));
     }
-    segments.remove(&[number])?;
     numbers.pop();
-    Ok(true)
+    Ok(Some(Unfinished { number, what }))
+}
+
+/// Removes a file that was never finished; one that goes on where the log ends was.
+fn remove_unfinished(replay: &Replay<'_>, unfinished: Unfinished) -> Result<(), Fault> {
+    let Unfinished { number, what } = unfinished;
+    let before = replay.next_sequence - 1;
+    let mut reader = replay.segments.reader(number)?;
+    match reader.later_frame(HEADER_BYTES, before, replay.chain)? {
+        Some(_) => Err(replay.segments.corrupt(number, 0, what)),
+        None => replay.segments.remove(&[number]),
+    }
 }
 
 fn header_block<'a>(reader: &'a mut Reader<'_>) -> Result<&'a [u8], Fault> {
@@ -104,7 +135,14 @@ fn consecutive_from_the_back(numbers: &[u32]) -> usize {
 }
 
 /// A log that was never written to.
-fn begin(segments: &Segments, cache_bytes: usize) -> Result<Recovered, Fault> {
+fn begin(
+    segments: &Segments,
+    unfinished: Option<Unfinished>,
+    cache_bytes: usize,
+) -> Result<Recovered, Fault> {
+    if let Some(Unfinished { number, .. }) = unfinished {
+        segments.remove(&[number])?;
+    }
     let header = SegmentHeader {
         number: 1,
         first_sequence: 1,
@@ -120,6 +158,7 @@ fn begin(segments: &Segments, cache_bytes: usize) -> Result<Recovered, Fault> {
         active: Active { number: 1, file, salt: FIRST_SALT, offset: HEADER_BYTES, len },
         next_sequence: 1,
         chain: FIRST_SALT,
+        retired: Vec::new(),
     })
 }
 
@@ -140,14 +179,17 @@ fn settle(
         );
         return Err(segments.corrupt(number, offset, what));
     }
-    let torn = reader.has_bytes_from(offset)?;
+    let torn = !reader.ends_at(offset)?;
     if torn && sealed {
         let what = "no frame, in a segment that was complete when the next was begun";
         return Err(segments.corrupt(number, offset, what));
     }
+    let anything_behind = reader.has_bytes_from(offset)?;
     reader.rewrite(offset)?;
     if torn {
         tracing::warn!(segment = number, offset, "cutting off a write that a crash interrupted");
+    }
+    if anything_behind {
         active.file.set_len(offset).map_err(failed)?;
     }
     active.len = segments.allocate(number, &*active.file, offset)?;
@@ -288,6 +330,8 @@ impl<'a> Replay<'a> {
         kept.insert(active.number, (active.file.clone(), active.len));
         let removed: Vec<u32> = leftover.iter().chain(self.open.keys()).copied().collect();
         self.segments.remove(&removed)?;
+        // Their names are durable: the folder was synced with the active segment.
+        let retired = self.segments.retired()?;
         Ok(Recovered {
             index: self.index,
             ledger: self.ledger,
@@ -295,6 +339,7 @@ impl<'a> Replay<'a> {
             active,
             next_sequence: self.next_sequence,
             chain: self.chain,
+            retired,
         })
     }
 }

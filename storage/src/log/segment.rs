@@ -1,7 +1,8 @@
 //! Segment files: their names, how one is made, and reading one through a window.
 //!
 //! A segment exists once its header is synced and its folder after it; frames are written only then.
-//! Everything here names the file in its errors.
+//! Its file may be new, or filled with zeros ahead, or that of a purged segment, with the old frames
+//! still in it. Everything here names the file in its errors.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,10 @@ use std::sync::Arc;
 
 use super::LogOptions;
 use super::format::{
-    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HEADER_BYTES, MAX_RECORD_BYTES, SegmentHeader,
+    FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, HEADER_BYTES, MAX_RECORD_BYTES, PAGE_BYTES,
+    SegmentHeader, end_of_write,
 };
+use super::recovery::OpenSegment;
 use crate::Fault;
 use crate::fs::{Disk, DiskFile, OpenMode};
 
@@ -19,14 +22,19 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 /// Smallest and largest length that can be asked for, so that a record's place fits in 32 bits.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = HEADER_BYTES + 128..=1 << 30;
 
-/// Zeros that are written at a time, in bytes. Linux keeps together in memory what one call wrote, and
-/// counts all of it as written again when a part of it changes.
-const SPARE_PAGE_BYTES: usize = 4096;
 /// Zeros that are synced at a time, in bytes.
 const SPARE_STEP_BYTES: u64 = 256 * 1024;
 
 const _: () =
     assert!(HEADER_BYTES + (FRAME_HEADER_BYTES + MAX_RECORD_BYTES) as u64 <= *SEGMENT_BYTES.end());
+
+impl Blank {
+    /// Its length in bytes.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
 
 /// The folder of segments.
 #[derive(Debug, Clone)]
@@ -36,13 +44,27 @@ pub(super) struct Segments {
     segment_bytes: u64,
     /// Whether what will be written over is filled with zeros, where there is time for it.
     zeros_ahead: bool,
+    /// How many files of purged segments are kept.
+    recycled_segments: usize,
+}
+
+/// A file of the usual length that is to become a segment.
+#[derive(Debug)]
+pub(super) struct Blank {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
 }
 
 impl Segments {
     pub(super) fn new(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Self {
-        let LogOptions { segment_bytes, zeros_ahead, .. } = options;
+        let LogOptions { segment_bytes, zeros_ahead, recycled_segments, .. } = options;
         let segment_bytes = segment_bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
-        Self { disk, dir: dir.to_owned(), segment_bytes, zeros_ahead }
+        Self { disk, dir: dir.to_owned(), segment_bytes, zeros_ahead, recycled_segments }
+    }
+
+    /// The length of a usual segment, in bytes.
+    pub(super) fn usual_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// The path of a segment.
@@ -64,9 +86,15 @@ impl Segments {
     pub(super) fn list(&self) -> Result<Vec<u32>, Fault> {
         let failed = |source| Fault::io(format!("open {}", self.dir.display()), source);
         self.disk.create_dir_all(&self.dir).map_err(failed)?;
+        self.numbers(".log")
+    }
+
+    /// The numbers of the files whose names end so, ascending.
+    fn numbers(&self, suffix: &str) -> Result<Vec<u32>, Fault> {
+        let failed = |source| Fault::io(format!("open {}", self.dir.display()), source);
         let names = self.disk.list(&self.dir).map_err(failed)?;
         let number_of = |name: &String| {
-            let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 10)?;
+            let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 10)?;
             digits.parse().ok()
         };
         Ok(names.iter().filter_map(number_of).collect())
@@ -87,16 +115,16 @@ impl Segments {
         Ok((file, len))
     }
 
-    /// Makes a segment of the file that [`Segments::prepare_spare`] filled.
+    /// Makes a segment of a file that is there.
     pub(super) fn create_from(
         &self,
         header: &SegmentHeader,
-        spare: Arc<dyn DiskFile>,
-    ) -> Result<(Arc<dyn DiskFile>, u64), Fault> {
+        blank: Blank,
+    ) -> Result<OpenSegment, Fault> {
         let failed = |source| self.io("create", header.number, source);
-        self.disk.rename(&self.spare_path(), &self.path(header.number)).map_err(failed)?;
-        self.begin(header, &*spare)?;
-        Ok((spare, self.segment_bytes))
+        self.disk.rename(&blank.path, &self.path(header.number)).map_err(failed)?;
+        self.begin(header, &*blank.file)?;
+        Ok((blank.file, self.segment_bytes))
     }
 
     /// Whether a segment of the usual length has room for a record of this length.
@@ -109,10 +137,11 @@ impl Segments {
     pub(super) fn prepare_spare(
         &self,
         pause: impl FnMut() -> io::Result<()>,
-    ) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(&self.spare_path(), OpenMode::Truncate)?;
+    ) -> io::Result<Blank> {
+        let path = self.spare_path();
+        let file = self.disk.open(&path, OpenMode::Truncate)?;
         self.fill(&*file, 0, pause)?;
-        Ok(file)
+        Ok(Blank { path, file })
     }
 
     /// Into how many parts a spare is filled.
@@ -129,7 +158,9 @@ impl Segments {
     ) -> io::Result<()> {
         while offset < self.segment_bytes {
             let left = usize::try_from(self.segment_bytes - offset).unwrap_or(usize::MAX);
-            let page = &[0; SPARE_PAGE_BYTES][..left.min(SPARE_PAGE_BYTES)];
+            // A page at a time: Linux keeps together in memory what one call wrote, and counts all
+            // of it as written again when a part of it changes.
+            let page = &[0; PAGE_BYTES][..left.min(PAGE_BYTES)];
             file.write_at(offset, page)?;
             offset += page.len() as u64;
             if offset.is_multiple_of(SPARE_STEP_BYTES) || offset == self.segment_bytes {
@@ -152,10 +183,14 @@ impl Segments {
         self.dir.join("spare.tmp")
     }
 
-    /// Writes a segment's header; the segment is there when this returns.
+    /// Writes a segment's header, and zeros where its first frame will be; the segment is there when
+    /// this returns.
     fn begin(&self, header: &SegmentHeader, file: &dyn DiskFile) -> Result<(), Fault> {
         let failed = |source| self.io("create", header.number, source);
-        file.write_at(0, &header.encode()).map_err(failed)?;
+        let mut block = header.encode();
+        let end = end_of_write(HEADER_BYTES, self.segment_bytes);
+        block.resize(usize::try_from(end).expect("two pages"), 0);
+        file.write_at(0, &block).map_err(failed)?;
         file.sync().map_err(failed)?;
         self.sync_dir()
     }
@@ -183,17 +218,72 @@ impl Segments {
         file.len().map_err(failed)
     }
 
+    /// Takes the segments that hold nothing live any more off the log: keeps the files of some for
+    /// later ones, up to `room`, and removes the others.
+    pub(super) fn retire(
+        &self,
+        gone: Vec<(u32, OpenSegment)>,
+        room: usize,
+    ) -> Result<Vec<Blank>, Fault> {
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut kept = Vec::new();
+        for (number, (file, len)) in gone {
+            // Whoever still reads from it must not find another segment there.
+            if kept.len() < room && len == self.segment_bytes && Arc::strong_count(&file) == 1 {
+                let path = self.retired_path(number);
+                let failed = |source| self.io("rename", number, source);
+                self.disk.rename(&self.path(number), &path).map_err(failed)?;
+                kept.push(Blank { path, file });
+            } else {
+                self.remove_one(number)?;
+            }
+        }
+        // Written over under the old name, after a crash, it would be a segment that belongs nowhere.
+        self.sync_dir()?;
+        Ok(kept)
+    }
+
+    /// The files that [`Segments::retire`] kept before the log was opened; those that can't be used
+    /// are removed.
+    pub(super) fn retired(&self) -> Result<Vec<Blank>, Fault> {
+        let mut kept = Vec::new();
+        for number in self.numbers(".old")? {
+            let path = self.retired_path(number);
+            let failed = |source| Fault::io(format!("open {}", path.display()), source);
+            let file = self.disk.open(&path, OpenMode::Existing).map_err(failed)?;
+            if kept.len() < self.recycled_segments
+                && file.len().map_err(failed)? == self.segment_bytes
+            {
+                kept.push(Blank { path, file });
+            } else {
+                self.disk.remove(&path).map_err(failed)?;
+            }
+        }
+        Ok(kept)
+    }
+
+    /// How many more files of purged segments are kept than these.
+    pub(super) fn room_beside(&self, kept: usize) -> usize {
+        self.recycled_segments.saturating_sub(kept)
+    }
+
+    fn retired_path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:010}.old"))
+    }
+
     /// Removes segments for good.
     pub(super) fn remove(&self, numbers: &[u32]) -> Result<(), Fault> {
         if numbers.is_empty() {
             return Ok(());
         }
-        for &number in numbers {
-            self.disk
-                .remove(&self.path(number))
-                .map_err(|source| self.io("remove", number, source))?;
-        }
+        numbers.iter().try_for_each(|&number| self.remove_one(number))?;
         self.sync_dir()
+    }
+
+    fn remove_one(&self, number: u32) -> Result<(), Fault> {
+        self.disk.remove(&self.path(number)).map_err(|source| self.io("remove", number, source))
     }
 
     /// Makes the segments' names durable.
@@ -237,6 +327,12 @@ impl Reader<'_> {
         }
         let from = usize::try_from(offset - self.start).expect("the offset is inside the window");
         Ok(self.window.get(from..).unwrap_or_default())
+    }
+
+    /// Whether the frames end in order at `offset`: with zeros where the next header would be.
+    pub(super) fn ends_at(&mut self, offset: u64) -> Result<bool, Fault> {
+        let bytes = self.at(offset, FRAME_HEADER_BYTES)?;
+        Ok(bytes.iter().take(FRAME_HEADER_BYTES).all(|&byte| byte == 0))
     }
 
     /// Whether a byte that is not zero lies at `offset` or behind it.

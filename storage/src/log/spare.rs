@@ -8,13 +8,11 @@
 //! the writer makes its segment the other way.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::segment::Segments;
+use super::segment::{Blank, Segments};
 use crate::background::{Laps, Worker};
-use crate::fs::DiskFile;
 
 /// The longest time that a file is filled over.
 const MOST_TIME: Duration = Duration::from_secs(8);
@@ -23,7 +21,7 @@ const MOST_TIME: Duration = Duration::from_secs(8);
 pub(super) struct Spares {
     /// Each message asks for one file, and says how much time there is.
     wanted: SyncSender<Duration>,
-    ready: Receiver<Arc<dyn DiskFile>>,
+    ready: Receiver<Blank>,
     /// From one file that was asked for to the next.
     laps: Laps,
     /// Ends once nobody can ask.
@@ -61,7 +59,7 @@ impl Spares {
     }
 
     /// The file, if it is ready; the next one is begun once it is asked for again.
-    pub(super) fn take(&self) -> Option<Arc<dyn DiskFile>> {
+    pub(super) fn take(&self) -> Option<Blank> {
         self.ready.try_recv().ok()
     }
 
@@ -81,7 +79,7 @@ fn prepare(
     segments: &Segments,
     time: Duration,
     wishes: &Receiver<Duration>,
-) -> io::Result<Arc<dyn DiskFile>> {
+) -> io::Result<Blank> {
     let pause = time / segments.spare_parts();
     segments.prepare_spare(|| match wishes.recv_timeout(pause) {
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the log was closed")),
@@ -92,6 +90,7 @@ fn prepare(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
     use std::time::Instant;
 
     use super::*;
@@ -111,9 +110,10 @@ mod tests {
         let (_asking, wishes) = sync_channel(1);
         let time = Duration::from_millis(20);
         let began = Instant::now();
-        let file = prepare(&segments(), time, &wishes).unwrap();
+        let segments = segments();
+        let blank = prepare(&segments, time, &wishes).unwrap();
         assert!(began.elapsed() >= time);
-        assert_eq!(file.len().unwrap(), 1024 * 1024);
+        assert_eq!(blank.len().unwrap(), segments.usual_bytes());
     }
 
     #[test]

@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use super::format::{
     FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, Record, SegmentHeader, chain,
+    end_of_write,
 };
 use super::index::Location;
 use super::ledger::Ledger;
 use super::queue::Call;
 use super::recovery::{Active, OpenSegment};
-use super::segment::Segments;
+use super::segment::{Blank, Segments};
 use super::spare::Spares;
 use super::{Done, Shared};
 use crate::Fault;
@@ -40,7 +41,9 @@ pub(super) struct Writer {
     waiting: Vec<Done>,
     /// Whether the frame holds a purge.
     purging: bool,
-    /// Files for the next segments, if they are prepared.
+    /// Files of purged segments, for the next ones.
+    retired: Vec<Blank>,
+    /// Files for the next segments where there are none of these, if they are prepared.
     spares: Option<Spares>,
 }
 
@@ -52,8 +55,9 @@ impl Writer {
         active: Active,
         ledger: Ledger,
         (next_sequence, chain): (u64, u64),
+        retired: Vec<Blank>,
     ) -> Self {
-        Self {
+        let writer = Self {
             shared,
             segments,
             active,
@@ -64,13 +68,30 @@ impl Writer {
             places: Vec::new(),
             waiting: Vec::new(),
             purging: false,
+            retired,
             spares: None,
-        }
+        };
+        writer.note_retired();
+        writer
     }
 
     /// Has the next segments' files prepared by a thread of their own.
     pub(super) fn prepare_ahead(&mut self) {
         self.spares = Spares::start(self.segments.clone());
+        self.wish_for_spare();
+    }
+
+    /// Asks for a file of zeros, unless the next segment has one of a purged segment.
+    fn wish_for_spare(&self) {
+        if self.retired.is_empty()
+            && let Some(spares) = &self.spares
+        {
+            spares.wish();
+        }
+    }
+
+    fn note_retired(&self) {
+        self.shared.note_recycled(self.retired.len() as u64 * self.segments.usual_bytes());
     }
 
     /// Writes until the queue is closed and empty, or a fault.
@@ -153,15 +174,17 @@ impl Writer {
         header: &SegmentHeader,
         record_len: usize,
     ) -> Result<OpenSegment, Fault> {
-        if self.segments.fits(record_len)
-            && let Some(spares) = &self.spares
-            && let Some(file) = spares.take()
-        {
-            let created = self.segments.create_from(header, file)?;
-            spares.wish();
-            return Ok(created);
+        if !self.segments.fits(record_len) {
+            return self.segments.create(header, record_len);
         }
-        self.segments.create(header, record_len)
+        let blank = self.retired.pop().or_else(|| self.spares.as_ref()?.take());
+        let created = match blank {
+            Some(blank) => self.segments.create_from(header, blank)?,
+            None => self.segments.create(header, record_len)?,
+        };
+        self.note_retired();
+        self.wish_for_spare();
+        Ok(created)
     }
 
     /// Makes the frame durable, and tells those who wait.
@@ -173,16 +196,20 @@ impl Writer {
             done(Ok(()));
         }
         if std::mem::take(&mut self.purging) {
-            self.remove_purged()?;
+            self.retire_purged()?;
         }
         Ok(())
     }
 
     fn write_frame(&mut self) -> Result<(), Fault> {
-        let Active { number, salt, offset, .. } = self.active;
+        let Active { number, salt, offset, len, .. } = self.active;
         FrameHeader::seal(&mut self.frame, self.next_sequence, salt);
+        let frame_len = self.frame.len();
+        let end = end_of_write(offset + frame_len as u64, len);
+        self.frame.resize(usize::try_from(end - offset).expect("frames stay below 4 GiB"), 0);
         let written = self.active.file.write_at(offset, &self.frame);
         written.map_err(|source| self.segments.io("write", number, source))?;
+        self.frame.truncate(frame_len);
         if !planted::is(Bug::SkipFsync) {
             self.active.file.sync().map_err(|source| self.segments.io("sync", number, source))?;
         }
@@ -195,11 +222,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the segments that hold no live entry any more; the purge that allows it is durable.
-    fn remove_purged(&self) -> Result<(), Fault> {
+    /// Lets go of the segments that hold no live entry any more; the purge that allows it is durable.
+    fn retire_purged(&mut self) -> Result<(), Fault> {
         let needed = self.ledger.oldest_needed().unwrap_or(self.active.number);
-        let removed = self.shared.forget_segments_below(needed);
-        self.segments.remove(&removed)
+        let gone = self.shared.forget_segments_below(needed);
+        let room = self.segments.room_beside(self.retired.len());
+        self.retired.extend(self.segments.retire(gone, room)?);
+        self.note_retired();
+        Ok(())
     }
 
     fn stop(&mut self, fault: Fault, rest: impl Iterator<Item = Call>) {

@@ -77,7 +77,7 @@ pub(crate) const DIR: &str = "log";
 
 pub(crate) fn open(disk: impl Disk, segment_bytes: u64, cache_bytes: usize) -> Result<Log, Fault> {
     // Without a thread more, so that operations of the disk come in one order.
-    let options = LogOptions { segment_bytes, cache_bytes, zeros_ahead: false };
+    let options = LogOptions { segment_bytes, cache_bytes, zeros_ahead: false, recycled_segments: 2 };
     Log::open(Arc::new(disk), Path::new(DIR), options)
 }
 

@@ -189,6 +189,7 @@ impl Node {
             segment_bytes: plan.segment_bytes,
             cache_bytes: 16 * 1024,
             zeros_ahead: false,
+            recycled_segments: 2,
         };
         let (log, driver) =
             Log::open_driven(disk.clone(), Path::new(LOG_FOLDER), options, move || {
