@@ -517,14 +517,38 @@ fn it_works_on_the_operating_systems_files() {
     append(&log, 300..310, 500);
 }
 
-fn open_with_zeros_ahead(disk: impl Disk) -> Log {
+fn open_with_zeros_ahead(disk: impl Disk, recycled_segments: usize) -> Log {
     let options = LogOptions {
         segment_bytes: SEGMENT_BYTES,
         cache_bytes: CACHE_BYTES,
         zeros_ahead: true,
-        recycled_segments: 0,
+        recycled_segments,
     };
     Log::open(Arc::new(disk), Path::new(DIR), options).unwrap()
+}
+
+#[test]
+fn segments_of_all_kinds_of_files_hold_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = RealDisk::open(folder.path().to_owned()).unwrap();
+    let spare = Path::new(DIR).join("spare.tmp");
+    let mut log = open_with_zeros_ahead(disk.clone(), 3);
+    let mut zeroed = 0;
+    for round in 0..40 {
+        append(&log, round * 100..(round + 1) * 100, 300);
+        zeroed += u32::from(disk.exists(&spare).unwrap());
+        if round % 10 == 4 {
+            run(&log, &Op::Purge(at(1, round * 100))).unwrap();
+        }
+        if round % 10 == 7 {
+            let before = Model::of(&log);
+            drop(log);
+            log = open_with_zeros_ahead(disk.clone(), 3);
+            assert_eq!(Model::of(&log), before, "round {round}");
+        }
+    }
+    assert!(zeroed > 0, "no file was filled ahead");
+    assert_eq!(log.read(3500, 4000, usize::MAX).unwrap(), entries(3500..4000, 300));
 }
 
 #[test]
@@ -532,7 +556,7 @@ fn files_that_were_filled_ahead_become_segments() {
     let folder = tempfile::tempdir().unwrap();
     let disk = RealDisk::open(folder.path().to_owned()).unwrap();
     let spare = Path::new(DIR).join("spare.tmp");
-    let log = open_with_zeros_ahead(disk.clone());
+    let log = open_with_zeros_ahead(disk.clone(), 0);
     let mut last = 0;
     for segments in 2..6 {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -550,7 +574,7 @@ fn files_that_were_filled_ahead_become_segments() {
     let before = Model::of(&log);
     drop(log);
     assert!(!disk.exists(&spare).unwrap(), "what was not used is removed");
-    let log = open_with_zeros_ahead(disk);
+    let log = open_with_zeros_ahead(disk, 0);
     assert_eq!(Model::of(&log), before);
     append(&log, last..last + 200, 500);
 }
@@ -568,7 +592,7 @@ fn a_file_that_was_filled_ahead_and_got_only_its_name_is_no_segment() {
         file.sync().unwrap();
     }
     disk.sync_dir(Path::new(DIR)).unwrap();
-    let log = open_with_zeros_ahead(disk.clone());
+    let log = open_with_zeros_ahead(disk.clone(), 0);
     assert_eq!(log.read(0, 100, usize::MAX).unwrap(), entries(0..10, 500));
     assert!(!disk.exists(&renamed).unwrap());
     append(&log, 10..500, 500);

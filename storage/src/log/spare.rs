@@ -22,7 +22,9 @@ pub(super) struct Spares {
     /// Each message asks for one file, and says how much time there is.
     wanted: SyncSender<Duration>,
     ready: Receiver<Blank>,
-    /// From one file that was asked for to the next.
+    /// Whether a file was asked for and not taken yet. A second one would be the same file.
+    asked: bool,
+    /// From one segment to the next.
     laps: Laps,
     /// Ends once nobody can ask.
     _worker: Worker,
@@ -53,24 +55,31 @@ impl Spares {
         let worker = Worker::start("roost-log-ahead", work)
             .inspect_err(|error| tracing::warn!(%error, "the log goes on without files ahead"))
             .ok()?;
-        let spares = Self { wanted, ready, laps: Laps::begin(), _worker: worker };
-        spares.ask(Duration::ZERO);
-        Some(spares)
+        Some(Self { wanted, ready, asked: false, laps: Laps::begin(), _worker: worker })
     }
 
     /// The file, if it is ready; the next one is begun once it is asked for again.
-    pub(super) fn take(&self) -> Option<Blank> {
-        self.ready.try_recv().ok()
+    pub(super) fn take(&mut self) -> Option<Blank> {
+        let blank = self.ready.try_recv().ok()?;
+        self.asked = false;
+        Some(blank)
     }
 
-    /// Asks for the next file. The one before must have its new name.
-    pub(super) fn wish(&self) {
-        self.ask(self.laps.next() / 2);
+    /// Notes that a segment was begun, and asks for the next one's file if it is `wanted`. One that was
+    /// taken must have its new name.
+    pub(super) fn next_segment(&mut self, wanted: bool) {
+        let time = self.laps.next() / 2;
+        if wanted {
+            self.ask(time);
+        }
     }
 
-    fn ask(&self, time: Duration) {
-        // One that is asked for already, or a thread that ended, is as good.
-        let _ = self.wanted.try_send(time.min(MOST_TIME));
+    /// Asks for a file, if none is asked for.
+    pub(super) fn ask(&mut self, time: Duration) {
+        if !self.asked {
+            // A thread that ended gives none.
+            self.asked = self.wanted.try_send(time.min(MOST_TIME)).is_ok();
+        }
     }
 }
 

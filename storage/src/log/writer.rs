@@ -8,6 +8,7 @@
 //! holds, so nothing is tried again, and every call that waits or comes later gets the fault.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::format::{
     FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, Record, SegmentHeader, chain,
@@ -78,15 +79,10 @@ impl Writer {
     /// Has the next segments' files prepared by a thread of their own.
     pub(super) fn prepare_ahead(&mut self) {
         self.spares = Spares::start(self.segments.clone());
-        self.wish_for_spare();
-    }
-
-    /// Asks for a file of zeros, unless the next segment has one of a purged segment.
-    fn wish_for_spare(&self) {
         if self.retired.is_empty()
-            && let Some(spares) = &self.spares
+            && let Some(spares) = &mut self.spares
         {
-            spares.wish();
+            spares.ask(Duration::ZERO);
         }
     }
 
@@ -177,13 +173,15 @@ impl Writer {
         if !self.segments.fits(record_len) {
             return self.segments.create(header, record_len);
         }
-        let blank = self.retired.pop().or_else(|| self.spares.as_ref()?.take());
+        let blank = self.retired.pop().or_else(|| self.spares.as_mut()?.take());
         let created = match blank {
             Some(blank) => self.segments.create_from(header, blank)?,
             None => self.segments.create(header, record_len)?,
         };
         self.note_retired();
-        self.wish_for_spare();
+        if let Some(spares) = &mut self.spares {
+            spares.next_segment(self.retired.is_empty());
+        }
         Ok(created)
     }
 
