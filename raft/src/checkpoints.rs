@@ -2,20 +2,22 @@
 //!
 //! A checkpoint is due when dirty memory passes half its bound, when many entries were applied
 //! since the last one (they would be applied again after a crash), and after a quiet time. It is
-//! given to openraft as its newest snapshot, which lets it purge the log up to the configured
-//! distance behind, in entries; what is over the distance in bytes is purged too.
+//! given to openraft as its newest snapshot, behind which the log is [purged](crate::purge).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::Raft;
+use openraft::async_runtime::WatchReceiver as _;
 use roost_storage::log::Log;
 use roost_storage::store::Store;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::host;
+use crate::purge;
 use crate::replica::ReplicaOptions;
+use crate::snapshot::SnapshotSource;
 use crate::state_machine::StateMachine;
 use crate::types::{NodeId, TypeConfig};
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(
     store: Arc<Store>,
     log: Arc<Log>,
     raft: Raft<TypeConfig, StateMachine>,
+    source: SnapshotSource,
     options: ReplicaOptions,
 ) {
     let due_entries = options.checkpoint_entries;
@@ -61,6 +64,12 @@ pub(crate) async fn run(
             },
             _ = tick.tick() => false,
         };
+        let old = purge::upto(&raft.metrics().borrow_watched(), &log, &options, &source.transfers());
+        if let Some(upto) = old
+            && raft.trigger().purge_log(upto).await.is_err()
+        {
+            return;
+        }
         if !pressed && !is_due(&store, newest, due_entries) {
             continue;
         }
@@ -74,12 +83,6 @@ pub(crate) async fn run(
         }
         newest = Instant::now();
         if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-        // openraft bounds the log by entries, which differ in size by a factor of a thousand.
-        if let Some(upto) = log.surplus(options.log_keep_bytes)
-            && raft.trigger().purge_log(upto).await.is_err()
-        {
             return;
         }
     }

@@ -26,6 +26,7 @@ pub mod host;
 pub mod wire;
 
 mod patience;
+mod purge;
 
 pub mod network;
 pub mod snapshot;

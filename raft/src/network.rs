@@ -92,6 +92,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Its number.
+    pub(crate) fn target(&self) -> NodeId {
+        self.target
+    }
+
     pub(crate) async fn call(
         &self,
         request: &Request,

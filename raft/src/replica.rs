@@ -49,6 +49,8 @@ pub struct ReplicaOptions {
     pub log_keep_entries: u64,
     /// Bytes of log files that these may take, at most, once a checkpoint covers them.
     pub log_keep_bytes: u64,
+    /// Bytes of log files that are kept, at most, for a follower that is on its way to the newest entry.
+    pub log_hold_bytes: u64,
     /// Entries applied since the newest checkpoint that make the next one due.
     pub checkpoint_entries: u64,
     /// The wall clock that stamps proposals, in milliseconds since the Unix epoch.
@@ -62,6 +64,7 @@ impl ReplicaOptions {
             node_id,
             log_keep_entries: 20_000,
             log_keep_bytes: 128 * 1024 * 1024,
+            log_hold_bytes: 1024 * 1024 * 1024,
             checkpoint_entries: checkpoints::due_entries(node_id),
             clock: host::unix_ms,
         }
@@ -172,16 +175,22 @@ impl Replica {
         transport: Arc<dyn PeerTransport>,
         observer: Arc<dyn ApplyObserver>,
     ) -> Result<Self, String> {
-        let config = Arc::new(config(&options).validate().map_err(|error| error.to_string())?);
+        let config = Arc::new(config().validate().map_err(|error| error.to_string())?);
         let (applied, applied_seen) = watch::channel(None);
         let source = SnapshotSource::new(store.clone(), disk.clone());
-        let machine = StateMachine::new(source, observer, Arc::new(applied));
+        let machine = StateMachine::new(source.clone(), observer, Arc::new(applied));
         let network = Network { own_id: options.node_id, transport };
         let logs = LogStore::new(log.clone());
         let raft = Raft::new(options.node_id, config, network, logs, machine)
             .await
             .map_err(|error| error.to_string())?;
-        tokio::spawn(checkpoints::run(store.clone(), log.clone(), raft.clone(), options.clone()));
+        tokio::spawn(checkpoints::run(
+            store.clone(),
+            log.clone(),
+            raft.clone(),
+            source,
+            options.clone(),
+        ));
         let receiver = Arc::new(SnapshotReceiver::new(store.clone(), disk));
         let stopper = Stopper::new(raft.clone(), store.clone(), log);
         tokio::spawn(stopper.clone().watch());
@@ -387,6 +396,8 @@ impl Replica {
                 }
             }
             Request::SnapshotInstall { transfer, len, vote, last, membership } => {
+                // Asked again, it waits for the first time's end.
+                let _installing = self.receiver.installing.lock().await;
                 if let Some(reply) = self.has_already(vote, last).await {
                     let receiver = self.receiver.clone();
                     return match received(move || receiver.discard(transfer)).await {
@@ -419,8 +430,9 @@ impl Replica {
     /// to there is the leader's and committed; a log that does not reach there, or is another one, refuses.
     async fn has_already(&self, vote: Vote, last: Option<LogPosition>) -> Option<Reply> {
         let last = last.map(log_id)?;
-        let reaches = self.raft.metrics().borrow_watched().last_log_index >= Some(last.index);
-        if !reaches {
+        // What openraft reports may be of just before a snapshot was installed.
+        let newest = self.raft.metrics().borrow_watched().last_log_index.max(self.applied());
+        if newest < Some(last.index) {
             return None;
         }
         let last = Some(last);
@@ -480,7 +492,7 @@ fn failed(error: impl fmt::Display) -> Reply {
     Reply::Failed(error.to_string())
 }
 
-fn config(options: &ReplicaOptions) -> Config {
+fn config() -> Config {
     Config {
         cluster_name: "roost".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -489,7 +501,8 @@ fn config(options: &ReplicaOptions) -> Config {
         max_payload_entries: APPEND_ENTRIES,
         // Checkpoints are the snapshots, and they say themselves when one is due.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: options.log_keep_entries,
+        // They purge the log too, with regard to more than entries.
+        max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
         // A restarted leader stands for election like anybody else: what it had committed is
         // known again only then.

@@ -4,10 +4,14 @@
 //! file in parts; a slow link therefore never holds back checkpoints. The follower writes the parts
 //! into one file, checks it whole when it installs it, and starts over if anything does not fit.
 //!
+//! While it installs a snapshot, a follower answers nothing that is Raft's: the leader may take it for
+//! gone, drop the connection, and lose the answer. So that is asked for until it comes.
+//!
 //! A follower whose disk fails meanwhile stops, as at any other fault. One whose disk is full goes
 //! on: it removes the part that it has and says so, and the leader waits a while before it begins
 //! again. Nothing that the follower had promised depends on that file.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,13 +29,16 @@ use tokio::time::Instant;
 
 use crate::host;
 use crate::network::{Peer, TransportError};
-use crate::types::{StoredMembership, TypeConfig, Vote, log_id};
+use crate::types::{NodeId, StoredMembership, TypeConfig, Vote, log_id};
 use crate::wire::{self, Reply, Request, SNAPSHOT_CHUNK_BYTES};
 
 /// How long one part may take.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the follower may take to check and install the file.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How long a leader waits before it asks again for the outcome of an installation.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long a leader waits before it begins again with a follower that had no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(2);
@@ -63,13 +70,47 @@ pub struct SnapshotSource {
     /// Held from writing the file until it is open, so that no other transfer replaces it between.
     export: Arc<tokio::sync::Mutex<()>>,
     /// Transfers begun.
-    transfers: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
+    /// Where the log goes on after each snapshot that is on its way, by follower.
+    transfers: Transfers,
+}
+
+type Transfers = Arc<Mutex<BTreeMap<NodeId, u64>>>;
+
+/// A transfer that is under way, until it is dropped.
+struct UnderWay {
+    transfers: Transfers,
+    target: NodeId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.transfers.lock().remove(&self.target);
+    }
 }
 
 impl SnapshotSource {
     /// A store, and the disk that it keeps its files on.
     pub fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
-        Self { store, disk, export: Arc::default(), transfers: Arc::default() }
+        Self {
+            store,
+            disk,
+            export: Arc::default(),
+            count: Arc::default(),
+            transfers: Arc::default(),
+        }
+    }
+
+    /// Where the log goes on after each snapshot that is on its way, by follower.
+    pub(crate) fn transfers(&self) -> BTreeMap<NodeId, u64> {
+        self.transfers.lock().clone()
+    }
+
+    /// Notes that a snapshot is on its way.
+    fn under_way(&self, target: NodeId, state: &AppliedState) -> UnderWay {
+        let next = state.applied.map_or(0, |position| position.index + 1);
+        self.transfers.lock().insert(target, next);
+        UnderWay { transfers: self.transfers.clone(), target }
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -108,23 +149,19 @@ impl SnapshotSource {
         vote: Vote,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let local = |error: io::Error| StreamingError::Unreachable(Unreachable::new(&error));
-        let (snapshot, file) = self.open_newest().await.map_err(local)?;
         // Unique: a term has one leader, and a leader that restarts needs a new term to lead.
-        let count = self.transfers.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX);
+        let count = self.count.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX);
         let transfer = vote.leader_id.term << 32 | count;
+        // The whole state is not written for a follower that is away, or has no room.
+        send_part(peer, transfer, 0, Bytes::new()).await?;
+        let (snapshot, file) = self.open_newest().await.map_err(local)?;
+        let _under_way = self.under_way(peer.target(), &snapshot.state);
         let mut offset = 0;
         while offset < snapshot.len {
             let bytes = read_chunk(file.clone(), offset, snapshot.len).await.map_err(local)?;
             let len = bytes.len() as u64;
-            let request = Request::SnapshotChunk { transfer, offset, bytes };
-            match call(peer, &request, CHUNK_TIMEOUT).await? {
-                Reply::SnapshotChunk => offset += len,
-                Reply::NoRoom => {
-                    tokio::time::sleep(NO_ROOM_PAUSE).await;
-                    return Err(refused(Reply::NoRoom));
-                }
-                other => return Err(refused(other)),
-            }
+            send_part(peer, transfer, offset, bytes).await?;
+            offset += len;
         }
         let request = Request::SnapshotInstall {
             transfer,
@@ -133,10 +170,38 @@ impl SnapshotSource {
             last: snapshot.state.applied,
             membership: membership_of(&snapshot.state).map_err(local)?,
         };
-        match call(peer, &request, INSTALL_TIMEOUT).await? {
-            Reply::SnapshotInstall(response) => Ok(response),
-            other => Err(refused(other)),
+        let deadline = Instant::now() + INSTALL_TIMEOUT;
+        loop {
+            match peer.call(&request, deadline).await {
+                Ok(Reply::SnapshotInstall(response)) => return Ok(response),
+                Ok(other) => return Err(refused(other)),
+                Err(error) if Instant::now() + ASK_AGAIN_PAUSE >= deadline => {
+                    return Err(not_sent(error));
+                }
+                Err(error) => {
+                    tracing::debug!(target = peer.target(), %error, "is the snapshot installed?");
+                    tokio::time::sleep(ASK_AGAIN_PAUSE).await;
+                }
+            }
         }
+    }
+}
+
+/// Has a follower take one part; the first one begins the transfer.
+async fn send_part(
+    peer: &Peer,
+    transfer: u64,
+    offset: u64,
+    bytes: Bytes,
+) -> Result<(), StreamingError<TypeConfig>> {
+    let request = Request::SnapshotChunk { transfer, offset, bytes };
+    match peer.call(&request, Instant::now() + CHUNK_TIMEOUT).await.map_err(not_sent)? {
+        Reply::SnapshotChunk => Ok(()),
+        Reply::NoRoom => {
+            tokio::time::sleep(NO_ROOM_PAUSE).await;
+            Err(refused(Reply::NoRoom))
+        }
+        other => Err(refused(other)),
     }
 }
 
@@ -150,17 +215,13 @@ async fn read_chunk(file: Arc<dyn DiskFile>, offset: u64, len: u64) -> io::Resul
     read.await
 }
 
-async fn call(
-    peer: &Peer,
-    request: &Request,
-    timeout: Duration,
-) -> Result<Reply, StreamingError<TypeConfig>> {
-    peer.call(request, Instant::now() + timeout).await.map_err(|error| match error {
+fn not_sent(error: TransportError) -> StreamingError<TypeConfig> {
+    match error {
         TransportError::Unreachable(_) => StreamingError::Unreachable(Unreachable::new(&error)),
         TransportError::Timeout | TransportError::Lost(_) => {
             StreamingError::Network(NetworkError::new(&error))
         }
-    })
+    }
 }
 
 fn refused(reply: Reply) -> StreamingError<TypeConfig> {
@@ -208,11 +269,13 @@ pub(crate) struct SnapshotReceiver {
     store: Arc<Store>,
     disk: Arc<dyn Disk>,
     incoming: Mutex<Option<Incoming>>,
+    /// Held while one is installed.
+    pub(crate) installing: tokio::sync::Mutex<()>,
 }
 
 impl SnapshotReceiver {
     pub(crate) fn new(store: Arc<Store>, disk: Arc<dyn Disk>) -> Self {
-        Self { store, disk, incoming: Mutex::new(None) }
+        Self { store, disk, incoming: Mutex::new(None), installing: Default::default() }
     }
 
     /// Writes one part. Blocks on the disk.
