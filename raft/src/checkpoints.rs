@@ -64,7 +64,8 @@ pub(crate) async fn run(
             },
             _ = tick.tick() => false,
         };
-        let old = purge::upto(&raft.metrics().borrow_watched(), &log, &options, &source.transfers());
+        let old =
+            purge::upto(&raft.metrics().borrow_watched(), &log, &options, &source.transfers());
         if let Some(upto) = old
             && raft.trigger().purge_log(upto).await.is_err()
         {

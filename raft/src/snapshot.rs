@@ -176,7 +176,7 @@ impl SnapshotSource {
                 Ok(Reply::SnapshotInstall(response)) => return Ok(response),
                 Ok(other) => return Err(refused(other)),
                 Err(error) if Instant::now() + ASK_AGAIN_PAUSE >= deadline => {
-                    return Err(not_sent(error));
+                    return Err(not_sent(&error));
                 }
                 Err(error) => {
                     tracing::debug!(target = peer.target(), %error, "is the snapshot installed?");
@@ -195,7 +195,11 @@ async fn send_part(
     bytes: Bytes,
 ) -> Result<(), StreamingError<TypeConfig>> {
     let request = Request::SnapshotChunk { transfer, offset, bytes };
-    match peer.call(&request, Instant::now() + CHUNK_TIMEOUT).await.map_err(not_sent)? {
+    match peer
+        .call(&request, Instant::now() + CHUNK_TIMEOUT)
+        .await
+        .map_err(|error| not_sent(&error))?
+    {
         Reply::SnapshotChunk => Ok(()),
         Reply::NoRoom => {
             tokio::time::sleep(NO_ROOM_PAUSE).await;
@@ -215,11 +219,11 @@ async fn read_chunk(file: Arc<dyn DiskFile>, offset: u64, len: u64) -> io::Resul
     read.await
 }
 
-fn not_sent(error: TransportError) -> StreamingError<TypeConfig> {
+fn not_sent(error: &TransportError) -> StreamingError<TypeConfig> {
     match error {
-        TransportError::Unreachable(_) => StreamingError::Unreachable(Unreachable::new(&error)),
+        TransportError::Unreachable(_) => StreamingError::Unreachable(Unreachable::new(error)),
         TransportError::Timeout | TransportError::Lost(_) => {
-            StreamingError::Network(NetworkError::new(&error))
+            StreamingError::Network(NetworkError::new(error))
         }
     }
 }

@@ -83,7 +83,7 @@ impl PeerTransport for Net {
         let lost = matches!(asked, Request::SnapshotInstall { .. })
             && self
                 .lose_installed
-                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
                 .is_ok();
         match lost {
             true => Err(TransportError::Lost("the cable".to_owned())),

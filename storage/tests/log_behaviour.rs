@@ -4,137 +4,23 @@
 
 mod log_support;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use log_support::{DIR, Model, Op, at, done, entry, open, run, submit, wait};
-use parking_lot::{Condvar, Mutex};
+use log_support::{
+    DIR, GatedDisk, Model, Op, append, at, done, entries, entry, open, run, submit, wait,
+};
 use roost_storage::Fault;
+use roost_storage::fs::Disk;
 use roost_storage::fs::real::RealDisk;
 use roost_storage::fs::sim::{CrashPolicy, SimDisk};
-use roost_storage::fs::{Disk, DiskFile, OpenMode};
 use roost_storage::limits::MAX_ENTRY_BYTES;
-use roost_storage::log::{Log, LogEntry, LogOptions};
+use roost_storage::log::Log;
 
 const SEGMENT_BYTES: u64 = 64 * 1024;
 const CACHE_BYTES: usize = 1024 * 1024;
-
-/// A gate that operations on files wait at while it is shut.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    shut: bool,
-    waiting: usize,
-}
-
-impl Gate {
-    fn shut(&self) {
-        self.state.lock().shut = true;
-    }
-
-    fn open(&self) {
-        self.state.lock().shut = false;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock();
-        state.waiting += 1;
-        self.changed.notify_all();
-        while state.shut {
-            self.changed.wait(&mut state);
-        }
-        state.waiting -= 1;
-    }
-
-    fn wait_until_somebody_waits(&self) {
-        let mut state = self.state.lock();
-        while state.waiting == 0 {
-            let timed_out = self.changed.wait_for(&mut state, Duration::from_secs(60)).timed_out();
-            assert!(!timed_out, "the log never came to the gate");
-        }
-    }
-}
-
-/// A simulated disk whose syncs, and reads, pass a gate.
-#[derive(Debug, Clone, Default)]
-struct GatedDisk {
-    disk: SimDisk,
-    gate: Arc<Gate>,
-    /// The same for reads.
-    reads: Arc<Gate>,
-}
-
-#[derive(Debug)]
-struct GatedFile {
-    file: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-    reads: Arc<Gate>,
-}
-
-impl Disk for GatedDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.disk.open(path, mode)?;
-        Ok(Arc::new(GatedFile { file, gate: self.gate.clone(), reads: self.reads.clone() }))
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(dir)
-    }
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(dir)
-    }
-}
-
-impl DiskFile for GatedFile {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.reads.pass();
-        self.file.read_at(offset, buffer)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.allocate(len)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync()
-    }
-}
-
-fn entries(range: std::ops::Range<u64>, len: usize) -> Vec<LogEntry> {
-    range.map(|index| entry(1, index, vec![index as u8; len])).collect()
-}
-
-fn append(log: &Log, range: std::ops::Range<u64>, len: usize) {
-    run(log, &Op::Append(entries(range, len))).unwrap();
-}
 
 /// A log whose writer is in the middle of a sync that won't end before the gate is opened; entry 0
 /// is in that sync.
@@ -345,101 +231,6 @@ fn an_entry_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn purged_segments_leave_the_disk_and_the_vote_stays() {
-    let disk = SimDisk::new();
-    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
-    run(&log, &Op::Vote("vote".into())).unwrap();
-    for start in (0..1000).step_by(50) {
-        append(&log, start..start + 50, 300);
-    }
-    let before = log.stats().segments;
-    assert!(before > 4);
-    run(&log, &Op::Purge(at(1, 989))).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while names(&disk, ".log").len() > 1 {
-        assert!(Instant::now() < deadline, "purged segments are still there");
-        std::thread::yield_now();
-    }
-    drop(log);
-    let log = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, 0).unwrap();
-    assert_eq!(log.state().vote.as_deref(), Some(b"vote".as_slice()));
-    assert_eq!(log.state().purged, Some(at(1, 989)));
-    assert_eq!(log.read(0, 2000, usize::MAX).unwrap(), entries(990..1000, 300));
-}
-
-/// The names of the log's files that end so.
-fn names(disk: &impl Disk, suffix: &str) -> Vec<String> {
-    let mut names = disk.list(Path::new(DIR)).unwrap();
-    names.retain(|name| name.ends_with(suffix));
-    names
-}
-
-/// A log of segments that are full of entries of 300 bytes, up to with entry 999, and then purged up
-/// to 989 but for what is kept for later ones: two files.
-fn recycling_log(disk: impl Disk) -> Log {
-    let log = open(disk, SEGMENT_BYTES, 0).unwrap();
-    for start in (0..1000).step_by(50) {
-        append(&log, start..start + 50, 300);
-    }
-    run(&log, &Op::Purge(at(1, 989))).unwrap();
-    // Files go after the purge was reported.
-    run(&log, &Op::Vote("after".into())).unwrap();
-    assert_eq!(log.stats().recycled_bytes, 2 * SEGMENT_BYTES);
-    log
-}
-
-#[test]
-fn files_of_purged_segments_become_later_ones() {
-    let disk = SimDisk::new();
-    let log = recycling_log(disk.clone());
-    let kept = names(&disk, ".old");
-    assert_eq!(kept.len(), 2);
-    let segments = names(&disk, ".log").len();
-    append(&log, 1000..1190, 300);
-    assert_eq!(names(&disk, ".old"), kept[..1], "the next segment lies in one of them");
-    assert_eq!(names(&disk, ".log").len(), segments + 1);
-    assert_eq!(log.stats().recycled_bytes, SEGMENT_BYTES);
-    let expected = Model::of(&log);
-    assert_eq!(expected.entries.len(), 200);
-    drop(log);
-    let log = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, 0).unwrap();
-    assert_eq!(Model::of(&log), expected, "old frames behind the newest are not read");
-    assert_eq!(log.stats().recycled_bytes, SEGMENT_BYTES, "the other one is still kept");
-}
-
-#[test]
-fn a_segment_that_is_still_read_is_not_written_over() {
-    let disk = GatedDisk::default();
-    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
-    append(&log, 0..200, 1000);
-    let first = entries(0..1, 1000);
-    disk.reads.shut();
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| log.read(0, 1, usize::MAX).unwrap());
-        disk.reads.wait_until_somebody_waits();
-        run(&log, &Op::Purge(at(1, 199))).unwrap();
-        append(&log, 200..500, 1000);
-        disk.reads.open();
-        assert_eq!(reader.join().unwrap(), first);
-    });
-}
-
-#[test]
-fn kept_files_that_this_log_can_not_use_are_removed() {
-    let disk = SimDisk::new();
-    drop(recycling_log(disk.clone()));
-    let dir = Path::new(DIR);
-    disk.open(&dir.join("0000000000.old"), OpenMode::CreateNew).unwrap().set_len(17).unwrap();
-    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
-    assert_eq!(names(&disk, ".old").len(), 2);
-    assert!(!disk.exists(&dir.join("0000000000.old")).unwrap());
-    drop(log);
-    let log = open(disk.clone(), 2 * SEGMENT_BYTES, 0).unwrap();
-    assert!(names(&disk, ".old").is_empty(), "segments have another length now");
-    assert_eq!(log.stats().recycled_bytes, 0);
-}
-
-#[test]
 fn what_is_over_a_size_can_be_purged_and_leaves_that_size() {
     let disk = SimDisk::new();
     let log = open(disk, SEGMENT_BYTES, 0).unwrap();
@@ -515,88 +306,4 @@ fn it_works_on_the_operating_systems_files() {
     let log = open(disk, SEGMENT_BYTES, 1000).unwrap();
     assert_eq!(Model::of(&log), before);
     append(&log, 300..310, 500);
-}
-
-fn open_with_zeros_ahead(disk: impl Disk, recycled_segments: usize) -> Log {
-    let options = LogOptions {
-        segment_bytes: SEGMENT_BYTES,
-        cache_bytes: CACHE_BYTES,
-        zeros_ahead: true,
-        recycled_segments,
-    };
-    Log::open(Arc::new(disk), Path::new(DIR), options).unwrap()
-}
-
-#[test]
-fn segments_of_all_kinds_of_files_hold_what_was_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = RealDisk::open(folder.path().to_owned()).unwrap();
-    let spare = Path::new(DIR).join("spare.tmp");
-    let mut log = open_with_zeros_ahead(disk.clone(), 3);
-    let mut zeroed = 0;
-    for round in 0..40 {
-        append(&log, round * 100..(round + 1) * 100, 300);
-        zeroed += u32::from(disk.exists(&spare).unwrap());
-        if round % 10 == 4 {
-            run(&log, &Op::Purge(at(1, round * 100))).unwrap();
-        }
-        if round % 10 == 7 {
-            let before = Model::of(&log);
-            drop(log);
-            log = open_with_zeros_ahead(disk.clone(), 3);
-            assert_eq!(Model::of(&log), before, "round {round}");
-        }
-    }
-    assert!(zeroed > 0, "no file was filled ahead");
-    assert_eq!(log.read(3500, 4000, usize::MAX).unwrap(), entries(3500..4000, 300));
-}
-
-#[test]
-fn files_that_were_filled_ahead_become_segments() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = RealDisk::open(folder.path().to_owned()).unwrap();
-    let spare = Path::new(DIR).join("spare.tmp");
-    let log = open_with_zeros_ahead(disk.clone(), 0);
-    let mut last = 0;
-    for segments in 2..6 {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while disk.open(&spare, OpenMode::Existing).and_then(|file| file.len()).ok()
-            != Some(SEGMENT_BYTES)
-        {
-            assert!(Instant::now() < deadline, "no file is filled");
-            std::thread::yield_now();
-        }
-        while log.stats().segments < segments {
-            append(&log, last..last + 10, 500);
-            last += 10;
-        }
-    }
-    let before = Model::of(&log);
-    drop(log);
-    assert!(!disk.exists(&spare).unwrap(), "what was not used is removed");
-    let log = open_with_zeros_ahead(disk, 0);
-    assert_eq!(Model::of(&log), before);
-    append(&log, last..last + 200, 500);
-}
-
-#[test]
-fn a_file_that_was_filled_ahead_and_got_only_its_name_is_no_segment() {
-    let disk = SimDisk::new();
-    let log = open(disk.clone(), SEGMENT_BYTES, 0).unwrap();
-    append(&log, 0..10, 500);
-    drop(log);
-    let renamed = Path::new(DIR).join("0000000002.log");
-    for path in [&renamed, &Path::new(DIR).join("spare.tmp")] {
-        let file = disk.open(path, OpenMode::CreateNew).unwrap();
-        file.write_at(0, &vec![0; SEGMENT_BYTES as usize]).unwrap();
-        file.sync().unwrap();
-    }
-    disk.sync_dir(Path::new(DIR)).unwrap();
-    let log = open_with_zeros_ahead(disk.clone(), 0);
-    assert_eq!(log.read(0, 100, usize::MAX).unwrap(), entries(0..10, 500));
-    assert!(!disk.exists(&renamed).unwrap());
-    append(&log, 10..500, 500);
-    drop(log);
-    let log = open(disk.crash(CrashPolicy::LoseUnsynced), SEGMENT_BYTES, 0).unwrap();
-    assert_eq!(log.read(0, 1_000, usize::MAX).unwrap(), entries(0..500, 500));
 }

@@ -56,6 +56,14 @@ fn sends_that_are_due_by_the_clock_keep_their_rate() {
 }
 
 #[test]
+fn sends_come_in_bursts_and_to_a_few_more_than_to_others() {
+    let node = Node::start();
+    let run = bench(&node, &["--rate=200", "--burst=40", "--skew=1.2"]);
+    assert_eq!((&run["errors"], &run["burst"]), (&0.into(), &40.into()), "{run}");
+    assert_eq!((&run["skew"], &run["all_sends"]), (&1.2.into(), &120.into()));
+}
+
+#[test]
 fn every_phase_tells_its_figures() {
     let node = Node::start();
     let run = bench(&node, &["--phase=push,pull,connect", "--readers=3"]);
@@ -112,6 +120,8 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
         "--seconds=x",
         "--phase=nonsense",
         "--rate=0",
+        "--burst=5",
+        "--skew=9",
         "--concurrency=0",
     ] {
         let output = node.run(&["bench", wrong]);

@@ -61,6 +61,7 @@ Examples:
   roost bench --seconds 5
   roost bench --phase send,push,pull --group 10 --json
   roost bench --rate 5000 --seconds 30               sends that are due by the clock
+  roost bench --rate 5000 --burst 2500 --skew 1      all at once, twice a second, most of them to a few
   roost bench --phase connect --connections 20000 --websocket --nodes 1
   roost bench --addr 10.0.0.1:7070,10.0.0.2:7070 --keys ./keys")]
 pub(crate) struct Bench {
@@ -91,6 +92,13 @@ pub(crate) struct Bench {
     /// sends when its last is acknowledged]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
+    /// With --rate, so many sends become due at the same moment, and then none until as many more are
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "rate", value_parser = count)]
+    burst: usize,
+    /// How much likelier some users and conversations are than others: the exponent of Zipf's law; 1 is
+    /// about what people do
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = skew)]
+    skew: f64,
     /// Readers of `pull`, each with one pull in flight
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = count)]
     readers: usize,
@@ -138,6 +146,11 @@ fn body(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("not a number from 1 to {MAX_BODY_BYTES}"))
 }
 
+fn skew(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=4.0).contains(number));
+    number.ok_or_else(|| "not a number from 0 to 4".into())
+}
+
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (0.01..=1e7).contains(number));
     number.ok_or_else(|| "not a number of sends a second".into())
@@ -156,8 +169,14 @@ impl Bench {
         let addresses = self.target.addresses()?;
         let nodes = Arc::new(self.nodes(&addresses).await?);
         raise_file_limit();
-        let mut plan =
-            Workload::new(self.users, connections, self.group, self.conversations, self.body);
+        let mut plan = Workload::new(
+            self.users,
+            connections,
+            self.group,
+            self.conversations,
+            self.body,
+            self.skew,
+        );
         let meter = Meter::new(&addresses)?;
         let mut sessions = None;
         if self.phase.contains(&Phase::Send) {
@@ -172,6 +191,7 @@ impl Bench {
             plan: Arc::new(plan),
             concurrency: self.concurrency,
             rate: self.rate,
+            burst: self.burst,
             warmup: Duration::from_secs_f64(self.warmup),
             seconds: Duration::from_secs_f64(self.seconds),
         };
@@ -262,6 +282,8 @@ impl Bench {
             group: self.group,
             concurrency: self.concurrency,
             rate: self.rate,
+            burst: self.burst,
+            skew: self.skew,
             users: self.users,
             body: self.body,
             seconds: self.seconds,

@@ -48,20 +48,25 @@ struct Due {
 }
 
 impl Senders {
-    /// Sends at a rate until the window ends, and waits for what is under way.
+    /// Sends at a rate, so many at a time, until the window ends, and waits for what is under way.
     ///
     /// # Errors
     /// A task has panicked.
     pub(crate) async fn open_loop(
         self: &Arc<Self>,
         rate: f64,
+        burst: usize,
         window: Window,
     ) -> anyhow::Result<Tally> {
         let tallies = self.sessions.iter().map(|_| Mutex::default()).collect();
         let waiting = Arc::new(Waiting { count: AtomicUsize::new(0), tallies });
         let pace = {
+            let burst = burst as u64;
             let (senders, waiting, runtime) = (self.clone(), waiting.clone(), Handle::current());
-            tokio::task::spawn_blocking(move || senders.pace(rate, window, &waiting, &runtime))
+            let due = move |count: u64| {
+                window.start + Duration::from_secs_f64((count - count % burst) as f64 / rate)
+            };
+            tokio::task::spawn_blocking(move || senders.pace(due, window, &waiting, &runtime))
         };
         let not_sent = pace.await.context("the clock has stopped")?;
         let deadline = Instant::now() + PATIENCE;
@@ -80,7 +85,7 @@ impl Senders {
     /// Keeps the time; returns how many sends it gave up.
     fn pace(
         self: &Arc<Self>,
-        rate: f64,
+        due_at: impl Fn(u64) -> Instant,
         window: Window,
         waiting: &Arc<Waiting>,
         runtime: &Handle,
@@ -88,7 +93,7 @@ impl Senders {
         let mut rng = SmallRng::from_os_rng();
         let mut not_sent = 0;
         for count in 0_u64.. {
-            let at = window.start + Duration::from_secs_f64(count as f64 / rate);
+            let at = due_at(count);
             if at >= window.end {
                 break;
             }

@@ -21,6 +21,8 @@ pub(crate) struct Setting {
     pub(crate) group: Group,
     pub(crate) concurrency: usize,
     pub(crate) rate: Option<f64>,
+    pub(crate) burst: usize,
+    pub(crate) skew: f64,
     pub(crate) users: usize,
     pub(crate) body: usize,
     pub(crate) seconds: f64,
@@ -45,6 +47,8 @@ pub(crate) fn line(setting: &Setting, outcomes: &[Outcome]) -> Value {
         "group": setting.group.to_string(),
         "c": setting.concurrency,
         "rate": setting.rate,
+        "burst": setting.burst,
+        "skew": setting.skew,
         "users": setting.users,
         "body": setting.body,
         "secs": setting.seconds,
@@ -75,11 +79,18 @@ pub(crate) fn extend(line: &mut Value, more: Value) {
 /// How the run was, for people.
 pub(crate) fn print_setting(setting: &Setting) {
     let load = match setting.rate {
+        Some(rate) if setting.burst > 1 => {
+            format!("{} a second, {} at a time", number(rate as u64), number(setting.burst as u64))
+        }
         Some(rate) => format!("{} a second", number(rate as u64)),
         None => format!("{} in flight", setting.concurrency),
     };
+    let skew = match setting.skew {
+        0.0 => String::new(),
+        skew => format!(" with a skew of {skew}"),
+    };
     say!(
-        "{} users, group {}, {} bytes, {load}, {} connections ({}), {} nodes, {} s",
+        "{} users{skew}, group {}, {} bytes, {load}, {} connections ({}), {} nodes, {} s",
         number(setting.users as u64),
         setting.group,
         setting.body,

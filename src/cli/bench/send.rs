@@ -62,7 +62,7 @@ pub(crate) async fn measure(stage: &Stage, sessions: Vec<Arc<Session>>) -> anyho
     let window = stage.window();
     let sending = async {
         match stage.rate {
-            Some(rate) => senders.open_loop(rate, window).await,
+            Some(rate) => senders.open_loop(rate, stage.burst, window).await,
             None => senders.closed_loop(stage.concurrency, window).await,
         }
     };

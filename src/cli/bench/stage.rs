@@ -17,6 +17,8 @@ pub(crate) struct Stage {
     pub(crate) concurrency: usize,
     /// Sends a second, if they are due by the clock.
     pub(crate) rate: Option<f64>,
+    /// How many of these are due at a time.
+    pub(crate) burst: usize,
     pub(crate) warmup: Duration,
     pub(crate) seconds: Duration,
 }

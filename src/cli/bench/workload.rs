@@ -5,11 +5,15 @@
 //! member and its only sender, because a node takes messages only from whom a connection stands for.
 //! The others are drawn from all users. Everything is drawn from fixed seeds, so that a repeated run
 //! finds the conversations of the one before.
+//!
+//! All are as likely as each other, or the first ones likelier (Zipf's law): as members, so that some
+//! users are in very many conversations, and as the conversation of a send.
 
 use std::str::FromStr;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
+use rand_distr::{Distribution as _, Zipf};
 use roost_client::protocol::{Body, CompactString, limits};
 
 /// Conversations of each size that a user is in, on average.
@@ -93,6 +97,8 @@ pub(crate) struct Workload {
     /// Names this run: client ids begin with it.
     run: u32,
     body_bytes: usize,
+    /// The exponent of Zipf's law; 0 makes all as likely.
+    skew: f64,
     pool: bytes::Bytes,
 }
 
@@ -114,6 +120,7 @@ impl Workload {
         group: Group,
         conversations: Option<usize>,
         body_bytes: usize,
+        skew: f64,
     ) -> Self {
         let kinds = group.sizes().into_iter().map(|size| {
             let usual = users * CONVERSATIONS_PER_USER / size;
@@ -130,7 +137,16 @@ impl Workload {
             kinds: kinds.collect(),
             run: rand::random(),
             body_bytes,
+            skew,
             pool: pool.into(),
+        }
+    }
+
+    /// One of so many, of which the first may be likelier; at least one.
+    fn pick(&self, count: usize, rng: &mut SmallRng) -> usize {
+        match Zipf::new(count as f64, self.skew) {
+            Ok(zipf) if self.skew > 0.0 => (zipf.sample(rng) as usize).clamp(1, count) - 1,
+            _ => rng.random_range(0..count),
         }
     }
 
@@ -140,7 +156,7 @@ impl Workload {
         let mut members = Vec::with_capacity(size);
         members.push(index % self.sessions);
         while members.len() < size {
-            let user = rng.random_range(0..self.users);
+            let user = self.pick(self.users, &mut rng);
             // Looking through them is quick enough for the sizes that there are.
             if !members.contains(&user) {
                 members.push(user);
@@ -157,7 +173,7 @@ impl Workload {
         };
         // Those of this session are `session`, `session + sessions`, …
         let own = (kind.ids.len() - session).div_ceil(self.sessions);
-        let index = session + rng.random_range(0..own) * self.sessions;
+        let index = session + self.pick(own, rng) * self.sessions;
         Draw { conversation: &kind.ids[index], references: kind.size as u64 }
     }
 
@@ -180,7 +196,10 @@ impl Workload {
     /// The client id under which a conversation is made, the same in every run.
     pub(crate) fn creation_id(&self, size: usize, index: usize) -> CompactString {
         let (users, sessions) = (self.users, self.sessions);
-        compact(format_args!("bench-{users}-{sessions}-{size}-{index}"))
+        match self.skew > 0.0 {
+            false => compact(format_args!("bench-{users}-{sessions}-{size}-{index}")),
+            true => compact(format_args!("bench-{users}-{sessions}-{size}-{index}-{}", self.skew)),
+        }
     }
 }
 
@@ -200,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_conversation_has_its_session_and_others_and_is_the_same_each_time() {
-        let plan = || Workload::new(50, 4, Group::Of(10), None, 200);
+        let plan = || Workload::new(50, 4, Group::Of(10), None, 200, 0.0);
         let members = plan().members(10, 7);
         assert_eq!((members[0], members.len()), (3, 10));
         let mut sorted = members.clone();
@@ -214,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_session_draws_its_own_conversations_of_each_size() {
-        let mut plan = Workload::new(100, 7, Group::Mix, Some(40), 200);
+        let mut plan = Workload::new(100, 7, Group::Mix, Some(40), 200, 0.0);
         for kind in &mut plan.kinds {
             for index in 0..kind.ids.len() {
                 kind.ids[index] = format!("{}-{index}", kind.size).into();
@@ -233,8 +252,31 @@ mod tests {
     }
 
     #[test]
+    fn with_a_skew_the_first_are_likelier_and_all_are_there() {
+        let count = |skew| {
+            let plan = Workload::new(50, 1, Group::Of(2), None, 1, skew);
+            let mut rng = SmallRng::seed_from_u64(5);
+            let mut counts = vec![0; 50];
+            for _ in 0..10_000 {
+                counts[plan.pick(50, &mut rng)] += 1;
+            }
+            counts
+        };
+        let (even, skewed) = (count(0.0), count(1.0));
+        assert!(even.iter().all(|count| (100..300).contains(count)), "{even:?}");
+        // The first of 50 has one part of 4.5 under Zipf's law with exponent 1.
+        assert!((2_000..2_450).contains(&skewed[0]), "{skewed:?}");
+        assert!(skewed.iter().all(|count| *count > 10), "{skewed:?}");
+        let skewed = Workload::new(50, 1, Group::Of(2), None, 1, 1.0);
+        assert_ne!(
+            skewed.creation_id(2, 7),
+            Workload::new(50, 1, Group::Of(2), None, 1, 0.0).creation_id(2, 7)
+        );
+    }
+
+    #[test]
     fn few_users_still_give_each_session_a_conversation() {
-        let plan = Workload::new(100, 64, Group::Of(100), None, 1);
+        let plan = Workload::new(100, 64, Group::Of(100), None, 1, 0.0);
         assert_eq!(plan.kinds[0].ids.len(), 64);
     }
 }

@@ -186,8 +186,7 @@ impl Log {
             recovery::recover(&segments, options.cache_bytes)?;
         let shared = Arc::new(Shared::new(index, open, queue));
         let end = (next_sequence, chain);
-        let writer =
-            Writer::new(shared.clone(), segments.clone(), active, ledger, end, retired);
+        let writer = Writer::new(shared.clone(), segments.clone(), active, ledger, end, retired);
         Ok((Self { shared, segments, order: Mutex::new(()), writer: None }, writer))
     }
 
@@ -366,14 +365,8 @@ struct Inner {
 
 impl Shared {
     fn new(index: Index, segments: BTreeMap<u32, OpenSegment>, queue: Queue) -> Self {
-        let inner = Inner {
-            index,
-            segments,
-            stopped: None,
-            syncs: 0,
-            written_bytes: 0,
-            recycled_bytes: 0,
-        };
+        let inner =
+            Inner { index, segments, stopped: None, syncs: 0, written_bytes: 0, recycled_bytes: 0 };
         Self { queue, inner: Mutex::new(inner) }
     }
 
@@ -381,11 +374,17 @@ impl Shared {
         self.inner.lock().segments.insert(number, (file, len));
     }
 
-    /// Lets go of the segments below `needed`, and gives them.
-    fn forget_segments_below(&self, needed: u32) -> Vec<(u32, OpenSegment)> {
+    /// Lets go of the oldest segments below `needed`, and gives them.
+    fn forget_segments_below(&self, needed: u32, at_most: usize) -> Vec<(u32, OpenSegment)> {
         let mut inner = self.inner.lock();
-        let kept = inner.segments.split_off(&needed);
-        std::mem::replace(&mut inner.segments, kept).into_iter().collect()
+        let mut gone = Vec::new();
+        while gone.len() < at_most
+            && let Some(oldest) =
+                inner.segments.first_entry().filter(|oldest| *oldest.key() < needed)
+        {
+            gone.push(oldest.remove_entry());
+        }
+        gone
     }
 
     fn note_recycled(&self, bytes: u64) {

@@ -93,6 +93,12 @@ impl Queue {
         self.empty(&mut waiting)
     }
 
+    /// Whether there is something to take for [`Queue::take`] without waiting, or an end.
+    pub(super) fn is_urgent(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.urgent || waiting.closed
+    }
+
     /// Takes all that are there if one of them must be durable or the queue is closed.
     pub(super) fn try_take(&self) -> Option<Vec<Call>> {
         let mut waiting = self.waiting.lock();

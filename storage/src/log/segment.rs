@@ -134,10 +134,7 @@ impl Segments {
 
     /// Fills a file for a later segment with zeros, durably. A little at a time, since other writes
     /// wait behind it; after each part comes a pause, whose error ends the whole.
-    pub(super) fn prepare_spare(
-        &self,
-        pause: impl FnMut() -> io::Result<()>,
-    ) -> io::Result<Blank> {
+    pub(super) fn prepare_spare(&self, pause: impl FnMut() -> io::Result<()>) -> io::Result<Blank> {
         let path = self.spare_path();
         let file = self.disk.open(&path, OpenMode::Truncate)?;
         self.fill(&*file, 0, pause)?;

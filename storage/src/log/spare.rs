@@ -84,11 +84,7 @@ impl Spares {
 }
 
 /// Fills a file over about so much time, or until nobody can ask for it any more.
-fn prepare(
-    segments: &Segments,
-    time: Duration,
-    wishes: &Receiver<Duration>,
-) -> io::Result<Blank> {
+fn prepare(segments: &Segments, time: Duration, wishes: &Receiver<Duration>) -> io::Result<Blank> {
     let pause = time / segments.spare_parts();
     segments.prepare_spare(|| match wishes.recv_timeout(pause) {
         Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the log was closed")),

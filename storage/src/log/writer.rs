@@ -24,6 +24,9 @@ use super::{Done, Shared};
 use crate::Fault;
 use crate::planted::{self, Bug};
 
+/// Files that are let go of at a time, since each may take a file system a while.
+const RETIRED_AT_ONCE: usize = 8;
+
 /// A frame's buffer is kept up to this size, in bytes.
 const KEPT_BUFFER_BYTES: usize = 1024 * 1024;
 
@@ -42,6 +45,8 @@ pub(super) struct Writer {
     waiting: Vec<Done>,
     /// Whether the frame holds a purge.
     purging: bool,
+    /// Whether there may be segments that a durable purge allows to go.
+    retiring: bool,
     /// Files of purged segments, for the next ones.
     retired: Vec<Blank>,
     /// Files for the next segments where there are none of these, if they are prepared.
@@ -69,6 +74,7 @@ impl Writer {
             places: Vec::new(),
             waiting: Vec::new(),
             purging: false,
+            retiring: false,
             retired,
             spares: None,
         };
@@ -106,7 +112,10 @@ impl Writer {
 
     fn write(&mut self, calls: Vec<Call>) {
         let mut calls = calls.into_iter();
-        let written = calls.try_for_each(|call| self.stage(call)).and_then(|()| self.flush());
+        let written = calls
+            .try_for_each(|call| self.stage(call))
+            .and_then(|()| self.flush())
+            .and_then(|()| self.retire_meanwhile());
         if let Err(fault) = written {
             self.stop(fault, calls);
         }
@@ -193,7 +202,15 @@ impl Writer {
         for done in self.waiting.drain(..) {
             done(Ok(()));
         }
-        if std::mem::take(&mut self.purging) {
+        if std::mem::take(&mut self.purging) || self.retiring {
+            self.retire_purged()?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of purged segments until a call comes that must be durable.
+    fn retire_meanwhile(&mut self) -> Result<(), Fault> {
+        while self.retiring && !self.shared.queue.is_urgent() {
             self.retire_purged()?;
         }
         Ok(())
@@ -220,10 +237,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets go of the segments that hold no live entry any more; the purge that allows it is durable.
+    /// Lets go of some segments that hold no live entry any more; the purge that allows it is durable.
     fn retire_purged(&mut self) -> Result<(), Fault> {
         let needed = self.ledger.oldest_needed().unwrap_or(self.active.number);
-        let gone = self.shared.forget_segments_below(needed);
+        let gone = self.shared.forget_segments_below(needed, RETIRED_AT_ONCE);
+        self.retiring = gone.len() == RETIRED_AT_ONCE;
         let room = self.segments.room_beside(self.retired.len());
         self.retired.extend(self.segments.retire(gone, room)?);
         self.note_retired();

@@ -1,6 +1,8 @@
 //! What the log's tests share: a naive model of the log, and calls that wait for their outcome.
 #![allow(dead_code)] // Each test file uses a part of it.
 
+mod gate;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use roost_storage::Fault;
 use roost_storage::fs::Disk;
 use roost_storage::log::{Done, Log, LogEntry, LogOptions, LogState};
 use roost_storage::model::LogPosition;
+
+#[allow(unused_imports)]
+pub(crate) use gate::GatedDisk;
 
 /// One call of the log.
 #[derive(Debug, Clone)]
@@ -77,7 +82,8 @@ pub(crate) const DIR: &str = "log";
 
 pub(crate) fn open(disk: impl Disk, segment_bytes: u64, cache_bytes: usize) -> Result<Log, Fault> {
     // Without a thread more, so that operations of the disk come in one order.
-    let options = LogOptions { segment_bytes, cache_bytes, zeros_ahead: false, recycled_segments: 2 };
+    let options =
+        LogOptions { segment_bytes, cache_bytes, zeros_ahead: false, recycled_segments: 2 };
     Log::open(Arc::new(disk), Path::new(DIR), options)
 }
 
@@ -108,4 +114,12 @@ pub(crate) fn submit(log: &Log, op: &Op) -> Result<Option<Receiver<Result<(), Fa
 /// Makes a call, and waits until it is durable.
 pub(crate) fn run(log: &Log, op: &Op) -> Result<(), Fault> {
     submit(log, op)?.map_or(Ok(()), |receiver| wait(&receiver))
+}
+
+pub(crate) fn entries(range: std::ops::Range<u64>, len: usize) -> Vec<LogEntry> {
+    range.map(|index| entry(1, index, vec![index as u8; len])).collect()
+}
+
+pub(crate) fn append(log: &Log, range: std::ops::Range<u64>, len: usize) {
+    run(log, &Op::Append(entries(range, len))).unwrap();
 }

@@ -17,7 +17,12 @@ pub(super) struct LogRecords;
 const FOLDER: &str = "log";
 
 fn options() -> LogOptions {
-    LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1 << 20, zeros_ahead: false, recycled_segments: 2 }
+    LogOptions {
+        segment_bytes: 64 * 1024,
+        cache_bytes: 1 << 20,
+        zeros_ahead: false,
+        recycled_segments: 2,
+    }
 }
 
 fn open(disk: &SimDisk) -> Result<(Log, LogDriver), roost_storage::Fault> {
