@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use log_support::{
-    DIR, GatedDisk, Model, Op, append, at, done, entries, entry, open, run, submit, wait,
-};
+use log_support::gate::GatedDisk;
+use log_support::{DIR, Model, Op, append, at, done, entries, entry, open, run, submit, wait};
 use roost_storage::Fault;
 use roost_storage::fs::Disk;
 use roost_storage::fs::real::RealDisk;

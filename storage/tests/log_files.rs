@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log_support::{DIR, GatedDisk, Model, Op, append, at, entries, open, run};
+use log_support::gate::GatedDisk;
+use log_support::{DIR, Model, Op, append, at, entries, open, run};
 use roost_storage::fs::real::RealDisk;
 use roost_storage::fs::sim::{CrashPolicy, SimDisk};
 use roost_storage::fs::{Disk, OpenMode};

@@ -1,7 +1,7 @@
 //! What the log's tests share: a naive model of the log, and calls that wait for their outcome.
 #![allow(dead_code)] // Each test file uses a part of it.
 
-mod gate;
+pub(crate) mod gate;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +14,6 @@ use roost_storage::Fault;
 use roost_storage::fs::Disk;
 use roost_storage::log::{Done, Log, LogEntry, LogOptions, LogState};
 use roost_storage::model::LogPosition;
-
-#[allow(unused_imports)]
-pub(crate) use gate::GatedDisk;
 
 /// One call of the log.
 #[derive(Debug, Clone)]
