@@ -163,52 +163,27 @@ fn the_second_script_leaves_old_frames_behind_new_ones() {
 
 #[test]
 fn every_point_of_a_crash_keeps_what_was_durable() {
-    for case in &cases() {
-        every_point_of_a_crash(case);
-    }
-}
-
-fn every_point_of_a_crash(case: &Case) {
-    let (states, reached) = states(case);
-    for stop in 1..=operations_of(case) + 1 {
-        let disk = SimDisk::new();
-        disk.stop_at(stop);
-        let durable = play(case, &disk);
-        let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
-        for policy in policies() {
-            check(
-                case,
-                &disk.crash(policy),
-                &states,
-                at_least,
-                &format!("stopped at {stop}, {policy:?}"),
-            );
-        }
-    }
+    // The last operation is not there: nothing stops it.
+    at_each_operation(1, "stopped", SimDisk::stop_at);
 }
 
 #[test]
 fn every_failed_operation_stops_the_log_and_loses_nothing() {
-    for case in &cases() {
-        every_failed_operation(case);
-    }
+    at_each_operation(0, "failed", SimDisk::fail_at);
 }
 
-fn every_failed_operation(case: &Case) {
-    let (states, reached) = states(case);
-    for failed in 1..=operations_of(case) {
-        let disk = SimDisk::new();
-        disk.fail_at(failed);
-        let durable = play(case, &disk);
-        let at_least = durable.checked_sub(1).map_or(0, |group| reached[group]);
-        for policy in policies() {
-            check(
-                case,
-                &disk.crash(policy),
-                &states,
-                at_least,
-                &format!("failed at {failed}, {policy:?}"),
-            );
+/// Makes trouble at each operation of each script, and at so many after it.
+fn at_each_operation(further: u64, what: &str, make: fn(&SimDisk, u64)) {
+    for case in &cases() {
+        let (states, reached) = states(case);
+        for operation in 1..=operations_of(case) + further {
+            let disk = SimDisk::new();
+            make(&disk, operation);
+            let at_least = play(case, &disk).checked_sub(1).map_or(0, |group| reached[group]);
+            for policy in policies() {
+                let what = format!("{what} at {operation}, {policy:?}");
+                check(case, &disk.crash(policy), &states, at_least, &what);
+            }
         }
     }
 }
