@@ -64,8 +64,7 @@ pub(crate) async fn run(
             },
             _ = tick.tick() => false,
         };
-        let old =
-            purge::upto(&raft.metrics().borrow_watched(), &log, &options, &source.transfers());
+        let old = purge::upto(&raft.metrics().borrow_watched(), &log, &options, &source);
         if let Some(upto) = old
             && raft.trigger().purge_log(upto).await.is_err()
         {

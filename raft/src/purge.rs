@@ -14,6 +14,7 @@ use openraft::async_runtime::Instant as _;
 use roost_storage::log::Log;
 
 use crate::replica::ReplicaOptions;
+use crate::snapshot::SnapshotSource;
 use crate::types::{NodeId, TypeConfig};
 
 /// A follower that was not heard for longer is not waited for: it may be away for days.
@@ -24,12 +25,12 @@ pub(crate) fn upto(
     metrics: &RaftMetrics<TypeConfig>,
     log: &Log,
     options: &ReplicaOptions,
-    transfers: &BTreeMap<NodeId, u64>,
+    source: &SnapshotSource,
 ) -> Option<u64> {
     let end = metrics.snapshot.as_ref()?.index + 1;
     let by_entries = end.checked_sub(options.log_keep_entries).and_then(|end| end.checked_sub(1));
     let wanted = by_entries.max(log.surplus(options.log_keep_bytes));
-    let needed = first_needed(metrics, transfers);
+    let needed = first_needed(metrics, &source.transfers(HEARD_WITHIN));
     let allowed = wanted.and_then(|wanted| Some(wanted.min(needed.checked_sub(1)?)));
     let upto = allowed.max(log.surplus(options.log_hold_bytes))?.min(end - 1);
     let purged = metrics.purged.as_ref().map(|purged| purged.index);

@@ -71,21 +71,33 @@ pub struct SnapshotSource {
     export: Arc<tokio::sync::Mutex<()>>,
     /// Transfers begun.
     count: Arc<AtomicU64>,
-    /// Where the log goes on after each snapshot that is on its way, by follower.
     transfers: Transfers,
 }
 
-type Transfers = Arc<Mutex<BTreeMap<NodeId, u64>>>;
+/// By follower, where the log goes on after its snapshot, and when that was installed.
+type Transfers = Arc<Mutex<BTreeMap<NodeId, (u64, Option<Instant>)>>>;
 
-/// A transfer that is under way, until it is dropped.
+/// A transfer that is under way; one that is dropped was given up.
 struct UnderWay {
     transfers: Transfers,
     target: NodeId,
 }
 
+impl UnderWay {
+    /// The snapshot is installed; the follower will ask for what comes after it.
+    fn installed(self) {
+        if let Some((_, installed)) = self.transfers.lock().get_mut(&self.target) {
+            *installed = Some(Instant::now());
+        }
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.transfers.lock().remove(&self.target);
+        let mut transfers = self.transfers.lock();
+        if transfers.get(&self.target).is_some_and(|(_, installed)| installed.is_none()) {
+            transfers.remove(&self.target);
+        }
     }
 }
 
@@ -101,15 +113,18 @@ impl SnapshotSource {
         }
     }
 
-    /// Where the log goes on after each snapshot that is on its way, by follower.
-    pub(crate) fn transfers(&self) -> BTreeMap<NodeId, u64> {
-        self.transfers.lock().clone()
+    /// Where the log goes on after each snapshot that is on its way, by follower, or was installed
+    /// within this time.
+    pub(crate) fn transfers(&self, within: Duration) -> BTreeMap<NodeId, u64> {
+        let mut transfers = self.transfers.lock();
+        transfers.retain(|_, (_, installed)| installed.is_none_or(|at| at.elapsed() < within));
+        transfers.iter().map(|(node, (next, _))| (*node, *next)).collect()
     }
 
     /// Notes that a snapshot is on its way.
     fn under_way(&self, target: NodeId, state: &AppliedState) -> UnderWay {
         let next = state.applied.map_or(0, |position| position.index + 1);
-        self.transfers.lock().insert(target, next);
+        self.transfers.lock().insert(target, (next, None));
         UnderWay { transfers: self.transfers.clone(), target }
     }
 
@@ -155,7 +170,7 @@ impl SnapshotSource {
         // The whole state is not written for a follower that is away, or has no room.
         send_part(peer, transfer, 0, Bytes::new()).await?;
         let (snapshot, file) = self.open_newest().await.map_err(local)?;
-        let _under_way = self.under_way(peer.target(), &snapshot.state);
+        let under_way = self.under_way(peer.target(), &snapshot.state);
         let mut offset = 0;
         while offset < snapshot.len {
             let bytes = read_chunk(file.clone(), offset, snapshot.len).await.map_err(local)?;
@@ -173,7 +188,10 @@ impl SnapshotSource {
         let deadline = Instant::now() + INSTALL_TIMEOUT;
         loop {
             match peer.call(&request, deadline).await {
-                Ok(Reply::SnapshotInstall(response)) => return Ok(response),
+                Ok(Reply::SnapshotInstall(response)) => {
+                    under_way.installed();
+                    return Ok(response);
+                }
                 Ok(other) => return Err(refused(other)),
                 Err(error) if Instant::now() + ASK_AGAIN_PAUSE >= deadline => {
                     return Err(not_sent(&error));
