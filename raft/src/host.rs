@@ -5,18 +5,32 @@
 
 use std::cell::Cell;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use roost_storage::background;
 
 thread_local! {
     static SIMULATED_MS: Cell<Option<u64>> = const { Cell::new(None) };
+    static INSTALL_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 /// From now on this thread is simulated, and its clock stands here, in milliseconds since the Unix
 /// epoch.
 pub fn simulate(unix_ms: u64) {
     SIMULATED_MS.set(Some(unix_ms));
+}
+
+/// From now on a simulated node on this thread takes so long to install a snapshot.
+pub fn simulate_install_time(time: Duration) {
+    INSTALL_TIME.set(time);
+}
+
+/// Takes the time of the simulated installation of a snapshot.
+pub(crate) async fn install_time() {
+    let time = INSTALL_TIME.get();
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// Whether this thread is simulated.

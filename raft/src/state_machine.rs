@@ -184,6 +184,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             SnapshotData::Checkpoint(source) => self.source.copy_from(&source).await?,
         };
+        host::install_time().await;
         let store = self.store().clone();
         let state = host::blocking(move || store.import_snapshot(&path)).await?;
         if state.applied.map(log_id) != meta.last_log_id {

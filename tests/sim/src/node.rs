@@ -157,6 +157,7 @@ impl Node {
         self.start_at = None;
         self.incarnation += 1;
         host::simulate(self.clock.unix_ms(now_ms));
+        host::simulate_install_time(Duration::from_millis(plan.install_ms));
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)

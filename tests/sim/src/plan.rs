@@ -125,6 +125,8 @@ pub(crate) struct Plan {
     pub(crate) dirty_bytes: usize,
     /// Whether the engine takes a checkpoint as a whole.
     pub(crate) whole_checkpoints: bool,
+    /// How long a node takes to install a snapshot; meanwhile it answers nothing that is Raft's.
+    pub(crate) install_ms: u64,
     /// Commands that a node takes in at a time.
     pub(crate) max_commands: usize,
     /// How long a client may read nothing, in milliseconds.
@@ -160,6 +162,7 @@ impl Plan {
             segment_bytes: *random.pick(&[8 * 1024, 32 * 1024, 256 * 1024]),
             dirty_bytes: *random.pick(&[16 * 1024, 256 * 1024, 4 * 1024 * 1024]),
             whole_checkpoints: Random::new(seed).fork("whole checkpoints").percent(50),
+            install_ms: *Random::new(seed).fork("install").pick(&[0, 0, 100, 900, 2_500]),
             max_commands: *random.pick(&[2, 5, 64, 16_384]),
             write_timeout_ms: *random.pick(&[1_000, 20_000]),
             faults: Vec::new(),
