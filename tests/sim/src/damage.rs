@@ -11,6 +11,10 @@ use crate::random::Random;
 
 /// How a frame of the log begins.
 const FRAME_MAGIC: &[u8] = b"\xf7RFM";
+/// Where a segment's first one does.
+const FIRST_FRAME: usize = 4096;
+/// Bytes before what it holds.
+const FRAME_HEADER_BYTES: usize = 20;
 
 /// Flips a bit of one of the node's files; says what it did. Damage to a log's newest frame cannot
 /// be told from a write that was torn (`docs/reliability.md`, known limits), so it is spared.
@@ -47,7 +51,15 @@ fn read(disk: &SimDisk, path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Where the newest frame of a segment begins.
+/// Where the newest frame of a segment begins. Behind it may be frames of an older one, whose file it
+/// was; between them are zeros.
 fn last_frame(segment: &[u8]) -> Option<usize> {
-    segment.windows(FRAME_MAGIC.len()).rposition(|window| window == FRAME_MAGIC)
+    let mut newest = None;
+    let mut at = FIRST_FRAME;
+    while segment.get(at..)?.starts_with(FRAME_MAGIC) {
+        let len = segment.get(at + 4..at + 8)?.try_into().ok()?;
+        newest = Some(at);
+        at += FRAME_HEADER_BYTES + u32::from_be_bytes(len) as usize;
+    }
+    newest
 }
