@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +13,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use common::STATE;
 use parking_lot::Mutex;
-use roost_raft::state_machine::ApplyObserver;
 use roost_raft::types::NodeId;
 use roost_raft::wire::Request;
 use roost_raft::{MemberNode, PeerTransport, Replica, ReplicaOptions, TransportError};
 use roost_storage::codec;
-use roost_storage::command::Effect;
-use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::Disk;
 use roost_storage::fs::sim::SimDisk;
-use roost_storage::log::{Log, LogOptions};
-use roost_storage::store::{Store, StoreOptions};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -31,13 +29,6 @@ const KEEP_ENTRIES: u64 = 10;
 const SOON: Duration = Duration::from_secs(60);
 /// The follower.
 const LAGGING: NodeId = 3;
-
-struct Nobody;
-
-impl ApplyObserver for Nobody {
-    fn applied(&self, _index: u64, _effects: &[Effect]) {}
-    fn state_replaced(&self) {}
-}
 
 /// The network between the replicas, and what it does to node 3.
 struct Net {
@@ -113,7 +104,7 @@ impl Cluster {
         let (mut members, mut disks) = (BTreeMap::new(), BTreeMap::new());
         for id in 1..=3 {
             let disk = SimDisk::new();
-            let replica = replica(id, net.clone(), disk.clone()).await;
+            let replica = replica(id, net.clone(), &disk).await;
             disks.insert(id, disk);
             net.replicas.lock().insert(id, replica);
             let node = MemberNode {
@@ -170,20 +161,13 @@ async fn elected(replicas: [Replica; 2]) -> NodeId {
     }
 }
 
-async fn replica(id: NodeId, net: Arc<Net>, disk: SimDisk) -> Replica {
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let log = Log::open(disk.clone(), Path::new("log"), LogOptions::default()).unwrap();
-    let engine = Arc::new(MemoryEngine::new());
-    let store =
-        Store::open(disk.clone(), Path::new("state"), engine, StoreOptions::default()).unwrap();
+async fn replica(id: NodeId, net: Arc<Net>, disk: &SimDisk) -> Replica {
     let options = ReplicaOptions {
         log_keep_entries: KEEP_ENTRIES,
         checkpoint_entries: KEEP_ENTRIES,
         ..ReplicaOptions::new(id)
     };
-    Replica::start(options, Arc::new(log), Arc::new(store), disk, net, Arc::new(Nobody))
-        .await
-        .unwrap()
+    common::replica(disk, options, net).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +206,7 @@ async fn entries_that_come_while_a_snapshot_is_on_its_way_stay_for_who_gets_it()
 async fn the_state_is_not_written_for_a_follower_that_is_away() {
     let cluster = Cluster::with_one_far_behind().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let files = cluster.leaders_disk.list(Path::new("state")).unwrap();
+    let files = cluster.leaders_disk.list(Path::new(STATE)).unwrap();
     assert!(!files.iter().any(|name| name.starts_with("snapshot-")), "{files:?}");
     cluster.net.install.add_permits(1);
     cluster.net.reachable.add_permits(1);

@@ -3,35 +3,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use common::{Nobody, STATE};
 use openraft::raft::VoteRequest;
-use roost_raft::state_machine::ApplyObserver;
 use roost_raft::types::{NodeId, StoredMembership, TypeConfig, Vote};
 use roost_raft::wire::{Reply, Request};
 use roost_raft::{MemberNode, PeerTransport, Replica, ReplicaOptions, Role, TransportError};
 use roost_storage::codec;
-use roost_storage::command::Effect;
-use roost_storage::engine::memory::MemoryEngine;
 use roost_storage::fs::Disk;
 use roost_storage::fs::sim::SimDisk;
-use roost_storage::log::{Log, LogOptions};
-use roost_storage::store::{Store, StoreOptions};
 use tokio::time::{Instant, timeout};
 
-const STATE: &str = "state";
 const SOON: Duration = Duration::from_secs(20);
-
-struct Nobody;
-
-impl ApplyObserver for Nobody {
-    fn applied(&self, _index: u64, _effects: &[Effect]) {}
-    fn state_replaced(&self) {}
-}
 
 #[async_trait]
 impl PeerTransport for Nobody {
@@ -48,23 +38,7 @@ impl PeerTransport for Nobody {
 
 /// A replica without any state, as a leader's snapshot finds it.
 async fn replica(disk: &SimDisk) -> Replica {
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    // Nothing else may use the disk: a fault is meant for the operation that comes next.
-    let options = LogOptions { zeros_ahead: false, ..LogOptions::default() };
-    let log = Log::open(shared.clone(), Path::new("log"), options).unwrap();
-    let engine = Arc::new(MemoryEngine::new());
-    let store =
-        Store::open(shared.clone(), Path::new(STATE), engine, StoreOptions::default()).unwrap();
-    Replica::start(
-        ReplicaOptions::new(2),
-        Arc::new(log),
-        Arc::new(store),
-        shared,
-        Arc::new(Nobody),
-        Arc::new(Nobody),
-    )
-    .await
-    .unwrap()
+    common::replica(disk, ReplicaOptions::new(2), Arc::new(Nobody)).await
 }
 
 async fn ask(replica: &Replica, request: Request) -> Reply {

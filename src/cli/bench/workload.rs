@@ -144,8 +144,9 @@ impl Workload {
 
     /// One of so many, of which the first may be likelier; at least one.
     fn pick(&self, count: usize, rng: &mut SmallRng) -> usize {
-        match Zipf::new(count as f64, self.skew) {
-            Ok(zipf) if self.skew > 0.0 => (zipf.sample(rng) as usize).clamp(1, count) - 1,
+        let zipf = (self.skew > 0.0).then(|| Zipf::new(count as f64, self.skew));
+        match zipf {
+            Some(Ok(zipf)) => (zipf.sample(rng) as usize).clamp(1, count) - 1,
             _ => rng.random_range(0..count),
         }
     }

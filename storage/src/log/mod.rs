@@ -44,7 +44,7 @@ use self::format::Record;
 use self::index::{Found, Index, Location};
 use self::queue::{Call, Queue};
 use self::recovery::{OpenSegment, Recovered};
-use self::segment::Segments;
+use self::segment::{Blank, Segments};
 use self::writer::Writer;
 use crate::Fault;
 use crate::fs::{Disk, DiskFile};
@@ -184,9 +184,9 @@ impl Log {
         let segments = Segments::new(disk, dir, options);
         let Recovered { index, ledger, segments: open, active, next_sequence, chain, retired } =
             recovery::recover(&segments, options.cache_bytes)?;
-        let shared = Arc::new(Shared::new(index, open, queue));
-        let end = (next_sequence, chain);
-        let writer = Writer::new(shared.clone(), segments.clone(), active, ledger, end, retired);
+        let shared = Arc::new(Shared::new(index, open, retired, queue));
+        let writer =
+            Writer::new(shared.clone(), segments.clone(), active, ledger, (next_sequence, chain));
         Ok((Self { shared, segments, order: Mutex::new(()), writer: None }, writer))
     }
 
@@ -202,7 +202,7 @@ impl Log {
 
     /// Figures for metrics.
     pub fn stats(&self) -> LogStats {
-        self.shared.inner.lock().stats()
+        self.shared.inner.lock().stats(self.segments.usual_bytes())
     }
 
     /// The newest entry whose purge, with all before it, still leaves `keep_bytes` of segment files
@@ -356,17 +356,22 @@ struct Shared {
 struct Inner {
     index: Index,
     segments: BTreeMap<u32, OpenSegment>,
+    /// Files of purged segments, for later ones.
+    retired: Vec<Blank>,
     /// Why nothing more is written.
     stopped: Option<String>,
     syncs: u64,
     written_bytes: u64,
-    recycled_bytes: u64,
 }
 
 impl Shared {
-    fn new(index: Index, segments: BTreeMap<u32, OpenSegment>, queue: Queue) -> Self {
-        let inner =
-            Inner { index, segments, stopped: None, syncs: 0, written_bytes: 0, recycled_bytes: 0 };
+    fn new(
+        index: Index,
+        segments: BTreeMap<u32, OpenSegment>,
+        retired: Vec<Blank>,
+        queue: Queue,
+    ) -> Self {
+        let inner = Inner { index, segments, retired, stopped: None, syncs: 0, written_bytes: 0 };
         Self { queue, inner: Mutex::new(inner) }
     }
 
@@ -387,8 +392,16 @@ impl Shared {
         gone
     }
 
-    fn note_recycled(&self, bytes: u64) {
-        self.inner.lock().recycled_bytes = bytes;
+    fn take_retired(&self) -> Option<Blank> {
+        self.inner.lock().retired.pop()
+    }
+
+    fn retired_count(&self) -> usize {
+        self.inner.lock().retired.len()
+    }
+
+    fn add_retired(&self, more: Vec<Blank>) {
+        self.inner.lock().retired.extend(more);
     }
 
     fn note_written(&self, places: impl Iterator<Item = (u64, u64, Location)>, frame_bytes: usize) {
@@ -425,7 +438,7 @@ impl Inner {
         (found, file)
     }
 
-    fn stats(&self) -> LogStats {
+    fn stats(&self, usual_bytes: u64) -> LogStats {
         let first = self.index.first();
         LogStats {
             segments: self.segments.len(),
@@ -433,7 +446,7 @@ impl Inner {
             cached_bytes: self.index.cached_bytes(),
             first,
             last: first.and(self.index.state().last).map(|last| last.index),
-            recycled_bytes: self.recycled_bytes,
+            recycled_bytes: self.retired.len() as u64 * usual_bytes,
             syncs: self.syncs,
             written_bytes: self.written_bytes,
         }

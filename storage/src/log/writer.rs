@@ -18,7 +18,7 @@ use super::index::Location;
 use super::ledger::Ledger;
 use super::queue::Call;
 use super::recovery::{Active, OpenSegment};
-use super::segment::{Blank, Segments};
+use super::segment::Segments;
 use super::spare::Spares;
 use super::{Done, Shared};
 use crate::Fault;
@@ -47,9 +47,7 @@ pub(super) struct Writer {
     purging: bool,
     /// Whether there may be segments that a durable purge allows to go.
     retiring: bool,
-    /// Files of purged segments, for the next ones.
-    retired: Vec<Blank>,
-    /// Files for the next segments where there are none of these, if they are prepared.
+    /// Files for the next segments where there are none of purged ones, if they are prepared.
     spares: Option<Spares>,
 }
 
@@ -61,9 +59,8 @@ impl Writer {
         active: Active,
         ledger: Ledger,
         (next_sequence, chain): (u64, u64),
-        retired: Vec<Blank>,
     ) -> Self {
-        let writer = Self {
+        Self {
             shared,
             segments,
             active,
@@ -75,25 +72,18 @@ impl Writer {
             waiting: Vec::new(),
             purging: false,
             retiring: false,
-            retired,
             spares: None,
-        };
-        writer.note_retired();
-        writer
+        }
     }
 
     /// Has the next segments' files prepared by a thread of their own.
     pub(super) fn prepare_ahead(&mut self) {
         self.spares = Spares::start(self.segments.clone());
-        if self.retired.is_empty()
+        if self.shared.retired_count() == 0
             && let Some(spares) = &mut self.spares
         {
             spares.ask(Duration::ZERO);
         }
-    }
-
-    fn note_retired(&self) {
-        self.shared.note_recycled(self.retired.len() as u64 * self.segments.usual_bytes());
     }
 
     /// Writes until the queue is closed and empty, or a fault.
@@ -182,14 +172,13 @@ impl Writer {
         if !self.segments.fits(record_len) {
             return self.segments.create(header, record_len);
         }
-        let blank = self.retired.pop().or_else(|| self.spares.as_mut()?.take());
+        let blank = self.shared.take_retired().or_else(|| self.spares.as_mut()?.take());
         let created = match blank {
             Some(blank) => self.segments.create_from(header, blank)?,
             None => self.segments.create(header, record_len)?,
         };
-        self.note_retired();
         if let Some(spares) = &mut self.spares {
-            spares.next_segment(self.retired.is_empty());
+            spares.next_segment(self.shared.retired_count() == 0);
         }
         Ok(created)
     }
@@ -242,9 +231,8 @@ impl Writer {
         let needed = self.ledger.oldest_needed().unwrap_or(self.active.number);
         let gone = self.shared.forget_segments_below(needed, RETIRED_AT_ONCE);
         self.retiring = gone.len() == RETIRED_AT_ONCE;
-        let room = self.segments.room_beside(self.retired.len());
-        self.retired.extend(self.segments.retire(gone, room)?);
-        self.note_retired();
+        let room = self.segments.room_beside(self.shared.retired_count());
+        self.shared.add_retired(self.segments.retire(gone, room)?);
         Ok(())
     }
 
