@@ -12,6 +12,8 @@
 //!
 //! No error here says anything of a token but what is wrong with it: tokens never reach a log.
 
+mod checked;
+
 use std::path::Path;
 
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
@@ -22,6 +24,7 @@ use roost_storage::model::{DeviceId, UserId};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use self::checked::{Checked, Fingerprint};
 use crate::keys::{TokenKeys, key_id};
 
 /// How far the clocks of whoever signs and of this node may differ, in milliseconds.
@@ -250,6 +253,7 @@ impl VerifyingKey {
 #[derive(Default)]
 pub struct Verifier {
     keys: Vec<VerifyingKey>,
+    checked: Checked,
 }
 
 impl Verifier {
@@ -320,11 +324,25 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(AuthError::Malformed);
         }
+        let fingerprint = Fingerprint::of(token);
+        if let Some(claims) = self.checked.get(&fingerprint) {
+            return identity(&claims, now_ms);
+        }
+        let claims = self.check(token)?;
+        let identity = identity(&claims, now_ms)?;
+        if identity.admin {
+            self.checked.keep(fingerprint, claims);
+        }
+        Ok(identity)
+    }
+
+    /// The claims of a token that an accepted key has signed.
+    fn check(&self, token: &str) -> Result<Claims, AuthError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Malformed)?;
         let mut refusal = AuthError::UnknownKey;
         for key in self.keys.iter().filter(|key| key.serves(&header)) {
             match decode(token, key) {
-                Ok(claims) => return identity(claims, now_ms),
+                Ok(claims) => return Ok(claims),
                 Err(error) => refusal = error,
             }
             // Another key may have signed it only if this one did not.
@@ -362,7 +380,7 @@ fn refusal(error: &JwtError) -> AuthError {
     }
 }
 
-fn identity(claims: Claims, now_ms: u64) -> Result<Identity, AuthError> {
+fn identity(claims: &Claims, now_ms: u64) -> Result<Identity, AuthError> {
     let expires_at_ms = claims
         .exp
         .and_then(Seconds::to_ms)
@@ -377,10 +395,10 @@ fn identity(claims: Claims, now_ms: u64) -> Result<Identity, AuthError> {
             return Err(AuthError::NotYetValid);
         }
     }
-    let sub = claims.sub.ok_or(AuthError::Claim("sub"))?;
+    let sub = claims.sub.as_deref().ok_or(AuthError::Claim("sub"))?;
     let user = UserId::new(sub).map_err(|_| AuthError::Claim("sub"))?;
-    let device =
-        claims.device.map(DeviceId::new).transpose().map_err(|_| AuthError::Claim("device"))?;
+    let device = claims.device.as_deref();
+    let device = device.map(DeviceId::new).transpose().map_err(|_| AuthError::Claim("device"))?;
     Ok(Identity { user, device, admin: claims.admin, expires_at_ms })
 }
 

@@ -204,3 +204,23 @@ fn keys_are_not_shown() {
     let key = signing_key();
     assert_eq!(format!("{key:?}"), format!("SigningKey {{ kid: {:?}, .. }}", key.kid()));
 }
+
+#[test]
+fn an_administrators_token_is_checked_once_and_still_expires() {
+    let key = signing_key();
+    let mut verifier = verifier(&key);
+    let [users, admins] =
+        [false, true].map(|admin| key.mint_at(&Grant { admin, ..alice() }, NOW_MS).unwrap());
+    assert!(verifier.verify_at(&users, NOW_MS).is_ok());
+    let first = verifier.verify_at(&admins, NOW_MS).unwrap();
+    // Whatever is accepted from here on is accepted by what was found before.
+    verifier.keys.clear();
+    assert_eq!(verifier.verify_at(&admins, NOW_MS), Ok(first.clone()));
+    assert_eq!(verifier.verify_at(&users, NOW_MS), Err(AuthError::UnknownKey));
+    let mut altered = admins.clone().into_bytes();
+    let last = altered.last_mut().unwrap();
+    *last = if *last == b'A' { b'B' } else { b'A' };
+    let altered = String::from_utf8(altered).unwrap();
+    assert_eq!(verifier.verify_at(&altered, NOW_MS), Err(AuthError::UnknownKey));
+    assert_eq!(verifier.verify_at(&admins, first.expires_at_ms), Err(AuthError::Expired));
+}

@@ -84,8 +84,9 @@ pub(crate) struct Bench {
     /// Senders, each with one send in flight; in other phases pairs, or connections opened at a time
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = count)]
     concurrency: usize,
-    /// Connections that send, each one user's [default: one for each sender, at most 64], or that
-    /// `connect` opens [default: 1000]
+    /// Connections that send, each one user's [default: one for each sender, at most 64]; where they are
+    /// more than senders, each send takes any of its sender's. Or those that `connect` opens [default:
+    /// 1000]
     #[arg(long, value_name = "N", value_parser = count)]
     connections: Option<usize>,
     /// Sends a second, due by the clock; latency counts from when each was due [default: each sender
@@ -240,12 +241,6 @@ impl Bench {
                 bail!(
                     "--users {}: at least {needed} are needed for --group and --connections",
                     self.users
-                );
-            }
-            if self.concurrency < connections && self.rate.is_none() {
-                bail!(
-                    "--concurrency {} is less than --connections {connections}: some would be idle",
-                    self.concurrency
                 );
             }
         }

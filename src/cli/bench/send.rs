@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use roost_client::protocol::request::SendMessage;
 use roost_client::protocol::{CompactString, Operation, Target};
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ impl Senders {
     ) -> anyhow::Result<Tally> {
         let mut tasks = JoinSet::new();
         for sender in 0..senders {
-            tasks.spawn(self.clone().keep_sending(sender, window));
+            tasks.spawn(self.clone().keep_sending(sender, senders, window));
         }
         let mut sum = Tally::default();
         while let Some(ended) = tasks.join_next().await {
@@ -117,9 +117,11 @@ impl Senders {
         Ok(sum)
     }
 
-    async fn keep_sending(self: Arc<Self>, sender: usize, window: Window) -> Tally {
-        let place = sender % self.sessions.len();
-        let session = &self.sessions[place];
+    /// One of so many senders: each send goes over any of the connections that are the sender's alone, or
+    /// over the one that it shares with others.
+    async fn keep_sending(self: Arc<Self>, sender: usize, senders: usize, window: Window) -> Tally {
+        let first = sender % self.sessions.len();
+        let owned = (self.sessions.len() - first).div_ceil(senders);
         let mut rng = SmallRng::from_os_rng();
         let mut tally = Tally::default();
         for count in 0.. {
@@ -127,6 +129,8 @@ impl Senders {
             if started >= window.end {
                 break;
             }
+            let place = first + senders * rng.random_range(0..owned);
+            let session = &self.sessions[place];
             let draw = self.plan.draw(place, &mut rng);
             let client_id = self.plan.client_id(sender, count);
             match session.ask(&self.message(draw.conversation, client_id, &mut rng)).await {
