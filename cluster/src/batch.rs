@@ -4,10 +4,9 @@
 //! the time that a log entry takes. A batch that left the moment the last one was done would take
 //! only those that came meanwhile: callers would fall into two groups that wait for each other's
 //! entries, and an entry costs the same whether it holds one command or a hundred. So a batch waits
-//! a little while fewer commands are here than were lately at work. Where that brings nearly none,
-//! callers have gone, or are few and do not wait for replies; then it is tried ever more rarely. Where
-//! many come at their own times, a wait makes a large batch larger, and its entry's cost is shared
-//! by more.
+//! a little while fewer commands are here than were lately at work. Where that does not bring them,
+//! callers have gone, or do not wait for replies but send at times of their own: then it is tried ever
+//! more rarely, since a wait would make fewer entries of those, and each of them later.
 
 use std::time::Duration;
 
@@ -21,12 +20,6 @@ use tokio::time::{Instant, timeout_at};
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Whoever has not come back so long after the last batch is not waited for.
 const MAX_ABSENCE: Duration = Duration::from_millis(5);
-/// A batch of so many commands has waited well, even if more were expected, where a fair part of
-/// them came meanwhile.
-const LARGE: usize = 16;
-/// What a fair part is, as one in so many.
-const FAIR_PART: usize = 5;
-
 /// What of a batch is bounded, since it becomes one entry of the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Size {
@@ -134,14 +127,13 @@ impl<T> Batches<T> {
     }
 
     async fn fill(&mut self, batch: &mut Filling<T>, wait: Wait, size_of: &impl Fn(&T) -> Size) {
-        let before = batch.size.commands;
         while self.held.is_none() && batch.size.commands < wait.commands {
             let Ok(Some(item)) = timeout_at(wait.until, self.queue.recv()).await else {
-                return self.linger.waited(before, batch.size.commands);
+                return self.linger.waited(false);
             };
             self.held = batch.take_in(item, size_of);
         }
-        self.linger.filled();
+        self.linger.waited(true);
     }
 }
 
@@ -195,14 +187,9 @@ impl Linger {
         Some(Wait { commands: enough, until: now + MAX_WAIT })
     }
 
-    /// A wait brought all that it was for.
-    fn filled(&mut self) {
-        self.patience.waited(true);
-    }
-
-    /// The time was over when a batch of so many commands had become one of so many.
-    fn waited(&mut self, before: usize, after: usize) {
-        self.patience.waited(after >= LARGE && (after - before) * FAIR_PART >= after);
+    /// Whether a wait brought all that it was for.
+    fn waited(&mut self, filled: bool) {
+        self.patience.waited(filled);
     }
 
     fn leaves(&mut self, commands: usize) {
@@ -298,26 +285,26 @@ mod tests {
         }
     }
 
-    /// Of a hundred batches, those that wait, where so many commands are here when one begins, and
-    /// as many come while it waits, which are never all.
-    fn waits_where_commands_come_by_the_clock(commands: usize) -> usize {
-        let mut linger = Linger::default();
-        let mut waits = 0;
-        for _ in 0..100 {
-            linger.begins(commands);
-            linger.leaves(3 * commands);
-            if linger.wait(commands).is_some() {
-                waits += 1;
-                linger.waited(commands, 2 * commands);
-            }
-        }
-        waits
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn commands_that_come_by_the_clock_are_waited_for_once_they_are_many() {
-        assert_eq!(waits_where_commands_come_by_the_clock(LARGE / 2), 100);
-        assert!(waits_where_commands_come_by_the_clock(LARGE / 4) < 10);
+    async fn commands_that_come_by_the_clock_are_hardly_waited_for() {
+        const TICK: Duration = Duration::from_millis(1);
+        let (sender, mut batches) = queue();
+        let clock = tokio::spawn(async move {
+            loop {
+                send(&sender, 10);
+                tokio::time::sleep(TICK).await;
+            }
+        });
+        let mut waits = 0;
+        for _ in 0..1_000 {
+            let began = Instant::now();
+            next_len(&mut batches).await;
+            waits += u32::from(began.elapsed() >= MAX_WAIT);
+            // Its entry.
+            tokio::time::sleep(3 * TICK).await;
+        }
+        clock.abort();
+        assert!((1..=20).contains(&waits), "{waits} waits");
     }
 
     #[tokio::test(start_paused = true)]
