@@ -215,9 +215,30 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// An id as one segment of a path (RFC 3986: everything but the unreserved is escaped).
+pub(crate) fn path_segment(id: &str) -> String {
+    let mut segment = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) || byte == b'.' && id.len() > 2 {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_escaped_in_paths() {
+        assert_eq!(path_segment("g-0-1a"), "g-0-1a");
+        assert_eq!(path_segment("a/b?c d"), "a%2Fb%3Fc%20d");
+        assert_eq!(path_segment(".."), "%2E%2E");
+        assert_eq!(path_segment("ü"), "%C3%BC");
+    }
 
     fn sorted(status: u16, body: &str) -> Attempt {
         refusal("a:1", StatusCode::from_u16(status).unwrap(), body.as_bytes())

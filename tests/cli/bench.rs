@@ -24,9 +24,9 @@ fn bench(node: &Node, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn a_short_run_over_either_transport_tells_rates_latencies_and_costs() {
+fn a_short_run_over_any_transport_tells_rates_latencies_and_costs() {
     let node = Node::start();
-    for transport in [&[][..], &["--websocket"]] {
+    for transport in [&[][..], &["--websocket"], &["--http"]] {
         let run = bench(&node, transport);
         assert_eq!((&run["errors"], &run["first_error"]), (&0.into(), &Value::Null), "{run}");
         for figure in
@@ -53,6 +53,14 @@ fn sends_that_are_due_by_the_clock_keep_their_rate() {
     // Twenty are due in the warm-up and a hundred in the measured time, whatever the machine.
     assert_eq!(run["lat"]["count"], 100);
     assert_eq!(run["all_sends"], 120);
+}
+
+#[test]
+fn a_few_senders_take_turns_on_more_connections() {
+    let node = Node::start();
+    let run = bench(&node, &["--concurrency=3", "--connections=7"]);
+    assert_eq!((&run["errors"], &run["c"], &run["conns"]), (&0.into(), &3.into(), &7.into()));
+    assert!(run["sends_per_s"].as_f64().unwrap() > 0.0, "{run}");
 }
 
 #[test]
@@ -129,7 +137,6 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
     }
     for (wrong, word) in [
         (&["--users=50", "--group=100"][..], "--users 50"),
-        (&["--concurrency=2", "--connections=3"], "--connections 3"),
         (&["--nodes=2"], "--nodes 2"),
         (&["--seconds=0"], "--seconds 0"),
         (&["--token=x"], "--token"),

@@ -30,12 +30,14 @@ mod send;
 mod open_loop;
 mod push;
 mod pull;
+mod back_end;
 mod connect;
 mod report;
 
+use back_end::BackEnd;
 use costs::Meter;
 use report::{Outcome, Setting};
-use session::{Nodes, Session};
+use session::{CALL_TIMEOUT, Nodes, Session};
 use stage::Stage;
 use workload::{Group, Workload};
 
@@ -62,6 +64,7 @@ Examples:
   roost bench --phase send,push,pull --group 10 --json
   roost bench --rate 5000 --seconds 30               sends that are due by the clock
   roost bench --rate 5000 --burst 2500 --skew 1      all at once, twice a second, most of them to a few
+  roost bench --http --phase send,pull               as an application's back end
   roost bench --phase connect --connections 20000 --websocket --nodes 1
   roost bench --addr 10.0.0.1:7070,10.0.0.2:7070 --keys ./keys")]
 pub(crate) struct Bench {
@@ -118,6 +121,10 @@ pub(crate) struct Bench {
     /// Print the outcome as one line of JSON
     #[arg(long)]
     json: bool,
+    /// Send and pull as an application's back end does: by HTTP, on behalf of the users. Each request in
+    /// flight has a connection of its own
+    #[arg(long, conflicts_with = "websocket")]
+    http: bool,
     #[command(flatten)]
     link: Link,
     #[command(flatten)]
@@ -268,7 +275,11 @@ impl Bench {
             true => (Transport::WebSocketMessagePack, Trust::Insecure),
             false => (Transport::Quic, self.target.trust(&self.link)?),
         };
-        Nodes::new(endpoints, trust, transport, self.target.minter()?).await
+        let back_end = match self.http {
+            true => Some(BackEnd::new(self.target.admin_token()?, CALL_TIMEOUT)?),
+            false => None,
+        };
+        Nodes::new(endpoints, trust, transport, self.target.minter()?, back_end).await
     }
 
     fn setting(&self, connections: usize, addresses: Vec<String>) -> Setting {
@@ -283,7 +294,11 @@ impl Bench {
             body: self.body,
             seconds: self.seconds,
             connections,
-            transport: if self.link.websocket { "websocket" } else { "quic" },
+            transport: match (self.http, self.link.websocket) {
+                (true, _) => "http",
+                (false, true) => "websocket",
+                (false, false) => "quic",
+            },
             addresses,
         }
     }

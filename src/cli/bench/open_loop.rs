@@ -110,7 +110,7 @@ impl Senders {
             let client_id = self.plan.client_id(place, count);
             let operation = self.message(draw.conversation, client_id, &mut rng);
             let due = Due { at, place, references: draw.references };
-            let submitted = self.sessions[place].connection().try_submit(&operation);
+            let submitted = self.sessions[place].try_submit(&operation);
             waiting.count.fetch_add(1, Ordering::Relaxed);
             runtime.spawn(self.clone().settle(due, operation, submitted, window, waiting.clone()));
         }
@@ -129,7 +129,8 @@ impl Senders {
         let session = &self.sessions[due.place];
         let answer: Result<OkBody, ClientError> = match submitted {
             Ok(Some(pending)) => pending.wait().await,
-            // Too many are in flight on this connection: the send waits its turn, and its clock runs.
+            // Not over the connection, or too many are in flight on it: the send waits its turn, and its
+            // clock runs.
             Ok(None) => session.ask(&operation).await,
             Err(error) => Err(error),
         };

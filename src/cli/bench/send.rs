@@ -117,11 +117,8 @@ impl Senders {
         Ok(sum)
     }
 
-    /// One of so many senders: each send goes over any of the connections that are the sender's alone, or
-    /// over the one that it shares with others.
     async fn keep_sending(self: Arc<Self>, sender: usize, senders: usize, window: Window) -> Tally {
-        let first = sender % self.sessions.len();
-        let owned = (self.sessions.len() - first).div_ceil(senders);
+        let places = places(sender, senders, self.sessions.len());
         let mut rng = SmallRng::from_os_rng();
         let mut tally = Tally::default();
         for count in 0.. {
@@ -129,7 +126,7 @@ impl Senders {
             if started >= window.end {
                 break;
             }
-            let place = first + senders * rng.random_range(0..owned);
+            let place = places[rng.random_range(0..places.len())];
             let session = &self.sessions[place];
             let draw = self.plan.draw(place, &mut rng);
             let client_id = self.plan.client_id(sender, count);
@@ -153,6 +150,12 @@ impl Senders {
         }
         tally
     }
+}
+
+/// The connections that one of so many senders sends over: those that are its alone, or the one that it
+/// shares with others.
+fn places(sender: usize, senders: usize, connections: usize) -> Vec<usize> {
+    (sender % connections..connections).step_by(senders).collect()
 }
 
 impl Sent {
@@ -194,5 +197,26 @@ impl Sent {
             shown(self.disk_bytes_each),
             shown(self.written_bytes_each)
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_has_a_sender_and_every_sender_a_connection() {
+        for (senders, connections) in [(3, 7), (4, 4), (7, 3), (1, 5), (5, 1)] {
+            let mut taken = vec![0; connections];
+            for sender in 0..senders {
+                let places = places(sender, senders, connections);
+                assert!(!places.is_empty());
+                for place in places {
+                    taken[place] += 1;
+                }
+            }
+            let shared = senders.div_ceil(connections);
+            assert!(taken.iter().all(|count| (1..=shared).contains(count)), "{taken:?}");
+        }
     }
 }

@@ -4,20 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use roost_client::protocol::OkBody;
-use roost_client::protocol::Operation;
+use roost_client::protocol::{CompactString, OkBody, Operation};
 use roost_client::{
-    ClientError, ConnectOptions, Connection, Endpoint, Pushes, QuicSocket, Transport, Trust,
+    ClientError, ConnectOptions, Connection, Endpoint, PendingReply, Pushes, QuicSocket, Transport,
+    Trust,
 };
 use roost_storage::model::UserId;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use super::back_end::BackEnd;
 use super::workload::user_name;
 use crate::cli::target::Minter;
 
 /// Time for a call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts to connect again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -30,6 +31,8 @@ pub(crate) struct Nodes {
     pub(crate) minter: Minter,
     /// What all QUIC connections share.
     pub(crate) socket: Option<QuicSocket>,
+    /// Takes sends and pulls in the place of the users' connections.
+    pub(crate) back_end: Option<BackEnd>,
 }
 
 /// Who connects, where to, and what for.
@@ -48,6 +51,7 @@ pub(crate) struct Seat {
 /// One user's connection.
 pub(crate) struct Session {
     nodes: Arc<Nodes>,
+    user: CompactString,
     options: ConnectOptions,
     connection: RwLock<Connection>,
     /// Which endpoint the connection is to; held while it is opened again.
@@ -64,8 +68,9 @@ impl Nodes {
         trust: Trust,
         transport: Transport,
         minter: Minter,
+        back_end: Option<BackEnd>,
     ) -> anyhow::Result<Self> {
-        let mut nodes = Self { endpoints, trust, transport, minter, socket: None };
+        let mut nodes = Self { endpoints, trust, transport, minter, socket: None, back_end };
         if transport == Transport::Quic {
             let first = Seat { user: 0, device: "bench", node: 0, window: 0 };
             nodes.socket = Some(QuicSocket::open(&nodes.options(first)?).await?);
@@ -97,8 +102,14 @@ impl Session {
     pub(crate) async fn open(nodes: &Arc<Nodes>, seat: Seat) -> anyhow::Result<(Self, Pushes)> {
         let options = nodes.options(seat)?;
         let (connection, pushes) = Connection::open(&options).await?;
-        let (nodes, node) = (nodes.clone(), Mutex::new(seat.node));
-        Ok((Self { nodes, options, connection: RwLock::new(connection), node }, pushes))
+        let session = Self {
+            nodes: nodes.clone(),
+            user: user_name(seat.user),
+            options,
+            connection: RwLock::new(connection),
+            node: Mutex::new(seat.node),
+        };
+        Ok((session, pushes))
     }
 
     /// The connection of the moment.
@@ -106,12 +117,31 @@ impl Session {
         self.connection.read().clone()
     }
 
-    /// Asks once.
+    /// Asks once, over the connection or as the user's back end.
     ///
     /// # Errors
     /// As the connection says.
     pub(crate) async fn ask(&self, operation: &Operation) -> Result<OkBody, ClientError> {
+        if let Some(back_end) = &self.nodes.back_end
+            && let Some(answer) = back_end.ask(&self.options.endpoint, &self.user, operation).await
+        {
+            return answer;
+        }
         self.connection().submit(operation).await?.wait().await
+    }
+
+    /// Submits a request over the connection; `None` if it must be asked, and waited for.
+    ///
+    /// # Errors
+    /// As the connection says.
+    pub(crate) fn try_submit(
+        &self,
+        operation: &Operation,
+    ) -> Result<Option<PendingReply>, ClientError> {
+        match self.nodes.back_end {
+            Some(_) => Ok(None),
+            None => self.connection().try_submit(operation),
+        }
     }
 
     /// Asks until it is answered, at most `patience` long. The request must be one that may be

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ledger::{Acknowledged, Page};
 use super::progress::Progress;
 use super::trace::{Day, Trace};
-use crate::cli::api::Api;
+use crate::cli::api::{Api, path_segment};
 
 /// Members named when a group is made; its owner counts as well.
 const FIRST_MEMBERS: usize = MAX_MEMBERS_PER_COMMAND - 1;
@@ -249,30 +249,9 @@ fn json(value: &impl Serialize) -> anyhow::Result<Bytes> {
     Ok(serde_json::to_vec(value)?.into())
 }
 
-/// An id as one segment of a path (RFC 3986: everything but the unreserved is escaped).
-pub(crate) fn path_segment(id: &str) -> String {
-    let mut segment = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) || byte == b'.' && id.len() > 2 {
-            segment.push(char::from(byte));
-        } else {
-            segment.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    segment
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_escaped_in_paths() {
-        assert_eq!(path_segment("g-0-1a"), "g-0-1a");
-        assert_eq!(path_segment("a/b?c d"), "a%2Fb%3Fc%20d");
-        assert_eq!(path_segment(".."), "%2E%2E");
-        assert_eq!(path_segment("ü"), "%C3%BC");
-    }
 
     #[test]
     fn at_full_speed_the_longest_day_begins_first() {

@@ -17,10 +17,9 @@ use tokio::time::{Instant, sleep};
 
 use super::check::{Content, Faults, QueueCheck, Seen};
 use super::ledger::Ledger;
-use super::play::path_segment;
 use super::progress::Progress;
 use super::trace::Trace;
-use crate::cli::api::{Api, ApiError};
+use crate::cli::api::{Api, ApiError, path_segment};
 use crate::cli::status::{NodeStatus, ask_node};
 
 /// Queues read at once.
