@@ -58,7 +58,15 @@ fn sends_that_are_due_by_the_clock_keep_their_rate() {
 #[test]
 fn a_few_senders_take_turns_on_more_connections() {
     let node = Node::start();
-    let run = bench(&node, &["--concurrency=3", "--connections=7"]);
+    let lines = node.lines(&[
+        "bench",
+        "--json",
+        "--users=60",
+        "--concurrency=3",
+        "--connections=7",
+        "--seconds=0.5",
+    ]);
+    let run: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!((&run["errors"], &run["c"], &run["conns"]), (&0.into(), &3.into(), &7.into()));
     assert!(run["sends_per_s"].as_f64().unwrap() > 0.0, "{run}");
 }
