@@ -69,8 +69,12 @@ pub(crate) fn weight(command: &Command) -> usize {
 fn references(replica: &Replica, command: &Command) -> usize {
     match command {
         Command::Send { .. } => 0,
-        // A store that can't tell any more refuses the command itself.
-        command => replica.store().fan_out(command).unwrap_or(0),
+        // A store that can't tell any more refuses the command itself, and one that is being replaced is
+        // no leader's, who counts again.
+        command => {
+            let seen = replica.store().try_view(|view| view.fan_out(command));
+            seen.map_or(0, |count| count.unwrap_or(0))
+        }
     }
 }
 

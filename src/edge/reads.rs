@@ -2,7 +2,8 @@
 //! take long.
 //!
 //! The store's queries are synchronous. Near a queue's tail they touch memory, and are made in
-//! place; a deeper page may come from disk, and goes to a thread that may block. How many of these
+//! place; a deeper page may come from disk, and goes to a thread that may block. So does every query
+//! while a snapshot is being installed, which holds queries back for seconds. How many of these
 //! run at once is bounded, and so is what one of them holds: pages are gathered in small pieces
 //! until a frame is full.
 
@@ -17,9 +18,9 @@ use roost_protocol::request::{Conversations, History, Pull};
 use roost_protocol::size::MAX_PAGE_BYTES;
 use roost_protocol::{ErrorBody, ErrorCode, Item, OkBody};
 use roost_storage::Fault;
-use roost_storage::model::{ConversationId, UserId};
+use roost_storage::model::{ConversationId, DeviceId, DeviceRecord, UserId};
 use roost_storage::planted::{self, Bug};
-use roost_storage::store::{HistoryRange, QueueBounds, Store};
+use roost_storage::store::{HistoryRange, QueueBounds, Store, View};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -165,11 +166,14 @@ impl Reads {
         }
         // Asked before the page: the page reflects at least this.
         let applied = self.cluster.applied();
-        let piece = self.blocking(move |store| queue_piece(store, &user, after, limit)).await?;
-        Ok((piece, applied))
+        let piece = self.blocking(move |store| {
+            let now_ms = now_ms(store);
+            store.view(|view| queue_piece(view, &user, after, limit, now_ms))
+        });
+        Ok((piece.await?, applied))
     }
 
-    /// A page near the queue's tail; `None` for one that begins deeper.
+    /// A page near the queue's tail; `None` for one that begins deeper, or must wait.
     fn queue_now(
         &self,
         user: &UserId,
@@ -178,11 +182,12 @@ impl Reads {
     ) -> Option<Result<(QueuePiece, u64), ErrorBody>> {
         let store = self.cluster.store();
         let applied = self.cluster.applied();
-        let found = store.queue_bounds(user).and_then(|bounds| {
-            let near = bounds.tail.saturating_sub(after) <= NEAR;
-            near.then(|| queue_piece(store, user, after, limit)).transpose()
+        let now_ms = now_ms(store);
+        let found = store.try_view(|view| {
+            let near = view.queue_bounds(user)?.tail.saturating_sub(after) <= NEAR;
+            near.then(|| queue_piece(view, user, after, limit, now_ms)).transpose()
         });
-        match found {
+        match found? {
             Ok(piece) => piece.map(|piece| Ok((piece, applied))),
             Err(why) => Some(Err(fault(&why))),
         }
@@ -225,6 +230,33 @@ impl Reads {
             self.blocking(move |store| conversations_piece(store, &user, after, limit)).await?;
         let next = conversations.last().filter(|_| more).map(|last| last.id.clone());
         Ok(ConversationsPage { conversations, more, next, applied })
+    }
+
+    /// Where a user's queue begins and ends.
+    pub(crate) async fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, ErrorBody> {
+        let user = user.clone();
+        self.look(move |view| view.queue_bounds(&user)).await
+    }
+
+    /// A user's device, if it is known.
+    pub(crate) async fn device(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+    ) -> Result<Option<DeviceRecord>, ErrorBody> {
+        let (user, device) = (user.clone(), device.clone());
+        self.look(move |view| view.device(&user, &device)).await
+    }
+
+    /// Looks at a few records: in place, unless that must wait.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        match self.cluster.store().try_view(&look) {
+            Some(found) => found.map_err(|why| fault(&why)),
+            None => self.blocking(move |store| store.view(look)).await,
+        }
     }
 
     /// Runs a query on a thread that may block.
@@ -291,19 +323,24 @@ impl ItemRoom {
     }
 }
 
+/// The time by which messages of a queue have expired.
+fn now_ms(store: &Store) -> u64 {
+    let by_log_ms = if planted::is(Bug::ClockInTtl) { 0 } else { store.now_ms() };
+    unix_ms().max(by_log_ms)
+}
+
 fn queue_piece(
-    store: &Store,
+    view: &View<'_>,
     user: &UserId,
     after: u64,
     limit: usize,
+    now_ms: u64,
 ) -> Result<QueuePiece, Fault> {
-    let by_log_ms = if planted::is(Bug::ClockInTtl) { 0 } else { store.now_ms() };
-    let now_ms = unix_ms().max(by_log_ms);
     let mut room = ItemRoom::new();
     let mut items: Vec<Item> = Vec::with_capacity(PIECE.min(limit));
     loop {
         let after = items.last().map_or(after, |item| item.seq);
-        let page = store.queue_page(user, after, PIECE.min(limit - items.len()), now_ms)?;
+        let page = view.queue_page(user, after, PIECE.min(limit - items.len()), now_ms)?;
         let empty = page.items.is_empty();
         for item in page.items.into_iter().map(item_out) {
             if !room.take(&items, &item) {

@@ -18,7 +18,7 @@ use super::event::Admission;
 use crate::auth::Identity;
 use crate::edge::Context;
 use crate::edge::convert::{device_id, device_kind};
-use crate::edge::errors::{bad_request, error, fault, submit_error, unexpected_reply};
+use crate::edge::errors::{bad_request, error, submit_error, unexpected_reply};
 use crate::edge::hub::{Registration, Signal, Undated};
 
 /// Pause before a leader is asked again when a device was connected.
@@ -52,8 +52,7 @@ pub(crate) async fn admit(
     let since = look_freshly(context, &user, &connect, deadline).await?;
     register_device(context, &user, &device, device_kind(connect.device.kind), deadline).await?;
 
-    let store = context.cluster.store();
-    let bounds = store.queue_bounds(&user).map_err(|why| fault(&why))?;
+    let bounds = context.reads.queue_bounds(&user).await?;
     if connect.after.is_some_and(|after| after > bounds.tail) {
         return Err(bad_request("`after` is beyond the queue's tail"));
     }
@@ -65,13 +64,13 @@ pub(crate) async fn admit(
     }
     // From here on the hub's hints arrive: what grew before is in these bounds.
     let applied = context.cluster.applied();
-    let bounds = store.queue_bounds(&user).map_err(|why| fault(&why))?;
+    let bounds = context.reads.queue_bounds(&user).await?;
     if planted::is(Bug::CursorByPush) {
         let (user, device, seq) = (user.clone(), device.clone(), bounds.tail);
         let push = Command::Acknowledge { user, device, seq };
         drop(context.cluster.submit(push, deadline));
     }
-    let record = store.device(&user, &device).map_err(|why| fault(&why))?;
+    let record = context.reads.device(&user, &device).await?;
     let cursor = record.map_or(0, |record| record.cursor);
 
     let wanted = connect.after.unwrap_or(cursor);
@@ -126,7 +125,7 @@ async fn look_freshly(
         Ok(point) => return Ok(Some(point.time)),
         Err(why) => why,
     };
-    let bounds = context.cluster.store().queue_bounds(user).map_err(|why| fault(&why))?;
+    let bounds = context.reads.queue_bounds(user).await?;
     match (why, connect.after) {
         (SubmitError::NotAvailable | SubmitError::DeadlineExceeded, Some(after))
             if after <= bounds.tail =>
@@ -168,7 +167,7 @@ async fn register_device(
     kind: DeviceKind,
     deadline: Instant,
 ) -> Result<(), ErrorBody> {
-    let known = context.cluster.store().device(user, device).map_err(|why| fault(&why))?;
+    let known = context.reads.device(user, device).await?;
     if known.is_some_and(|record| record.kind == kind) {
         return Ok(());
     }

@@ -23,7 +23,7 @@
 //!
 //! Taken in this order: `maintenance` (who checkpoints, exports or installs), `applier` (one batch,
 //! or a swap of generations), `gate` (queries against an install), `hot` (short steps). Queries
-//! take only the last two and never wait for I/O that is not their own.
+//! take only the last two and never wait for I/O that is not their own, but for an install's.
 
 mod types;
 mod keys;
@@ -47,12 +47,12 @@ mod health;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use self::health::Health;
 use self::hot::Hot;
 use self::lookup::Lookup;
-use self::query::Reader;
+pub use self::query::View;
 use self::query::messages::SegmentCache;
 use self::records::State;
 use self::seen::Learning;
@@ -64,7 +64,6 @@ pub use self::types::{
 use crate::Fault;
 use crate::cold::Cold;
 pub use crate::cold::INCOMING_PREFIX;
-use crate::command::Command;
 use crate::engine::Engine;
 use crate::fs::Disk;
 use crate::model::{
@@ -265,23 +264,12 @@ impl Store {
         self.hot.read().state.now_ms
     }
 
-    /// How many references a command would append to queues, about, if it were applied now. Whoever
-    /// proposes closes an entry at
-    /// [`TARGET_BATCH_REFERENCES`](crate::limits::TARGET_BATCH_REFERENCES), because an entry's
-    /// references are in memory at once.
-    ///
-    /// # Errors
-    /// Those of all queries.
-    pub fn fan_out(&self, command: &Command) -> Result<usize, Fault> {
-        self.query(|reader| reader.fan_out(command))
-    }
-
     /// The ends of a user's queue; an unknown user's queue is empty.
     ///
     /// # Errors
     /// Like all queries: a [`Fault`] of the cold tier, which also stops the store.
     pub fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, Fault> {
-        self.query(|reader| reader.bounds(user))
+        self.view(|view| view.queue_bounds(user))
     }
 
     /// The items above `after`, at most `limit` (≤ [`MAX_PAGE`](crate::limits::MAX_PAGE)). Messages
@@ -297,7 +285,7 @@ impl Store {
         limit: usize,
         now_ms: u64,
     ) -> Result<QueuePage, Fault> {
-        self.query(|reader| reader.queue_page(user, after, limit, now_ms))
+        self.view(|view| view.queue_page(user, after, limit, now_ms))
     }
 
     /// A device.
@@ -305,7 +293,7 @@ impl Store {
     /// # Errors
     /// Those of all queries.
     pub fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceRecord>, Fault> {
-        self.query(|reader| reader.device(user, device))
+        self.view(|view| view.device(user, device))
     }
 
     /// All devices of a user, in the order of their ids.
@@ -313,7 +301,7 @@ impl Store {
     /// # Errors
     /// Those of all queries.
     pub fn devices(&self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRecord)>, Fault> {
-        self.query(|reader| reader.devices(user))
+        self.view(|view| view.devices(user))
     }
 
     /// A conversation; `None` if there is none or it was deleted.
@@ -321,7 +309,7 @@ impl Store {
     /// # Errors
     /// Those of all queries.
     pub fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
-        self.query(|reader| Ok(reader.conversation(id)?.filter(|record| !record.deleted)))
+        self.view(|view| Ok(view.conversation(id)?.filter(|record| !record.deleted)))
     }
 
     /// A conversation's members; empty if there is none.
@@ -329,7 +317,7 @@ impl Store {
     /// # Errors
     /// Those of all queries.
     pub fn members(&self, id: &ConversationId) -> Result<Arc<Members>, Fault> {
-        self.query(|reader| reader.members(id))
+        self.view(|view| view.members(id))
     }
 
     /// A page of a conversation's messages, `limit` ≤ [`MAX_PAGE`](crate::limits::MAX_PAGE).
@@ -343,7 +331,7 @@ impl Store {
         limit: usize,
         now_ms: u64,
     ) -> Result<HistoryPage, Fault> {
-        self.query(|reader| reader.history(id, range, limit, now_ms))
+        self.view(|view| view.history(id, range, limit, now_ms))
     }
 
     /// A user's conversations above `after` in the order of their ids, and whether there are more.
@@ -357,18 +345,33 @@ impl Store {
         limit: usize,
         now_ms: u64,
     ) -> Result<(Vec<ConversationSummary>, bool), Fault> {
-        self.query(|reader| reader.conversations(user, after, limit, now_ms))
+        self.view(|view| view.conversations(user, after, limit, now_ms))
     }
 
-    fn query<T>(&self, ask: impl FnOnce(&Reader<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.guard(|| {
-            ask(&Reader {
-                _gate: self.gate.read(),
-                hot: &self.hot,
-                cold: &self.cold,
-                segments: &self.segments,
-            })
-        })
+    /// Asks several things of one state. `ask` must not call the store itself.
+    ///
+    /// # Errors
+    /// Those of all queries, and what `ask` says, which stops the store like them.
+    pub fn view<T>(&self, ask: impl FnOnce(&View<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.guard(|| ask(&self.behind(self.gate.read())))
+    }
+
+    /// [`Store::view`] without waiting for others: `None` while a snapshot is being installed, which may
+    /// take many seconds. Parts of the cold tier are read from disk all the same.
+    ///
+    /// # Errors
+    /// As [`Store::view`].
+    pub fn try_view<T>(
+        &self,
+        ask: impl FnOnce(&View<'_>) -> Result<T, Fault>,
+    ) -> Option<Result<T, Fault>> {
+        let seen =
+            self.guard(|| self.gate.try_read().map(|gate| ask(&self.behind(gate))).transpose());
+        seen.transpose()
+    }
+
+    fn behind<'a>(&'a self, gate: RwLockReadGuard<'a, ()>) -> View<'a> {
+        View { _gate: gate, hot: &self.hot, cold: &self.cold, segments: &self.segments }
     }
 
     /// Runs what may fault: not after a fault, and the first one stops the store. The caller holds

@@ -265,7 +265,7 @@ fn the_cost_of_a_command_is_known_before() {
     ];
     for (command, due) in commands {
         node.store.checkpoint().unwrap();
-        assert_eq!(node.store.fan_out(&command).unwrap(), due);
+        assert_eq!(node.store.view(|view| view.fan_out(&command)).unwrap(), due);
         let before = node.store.counts().references;
         let _ = node.run(command);
         assert!(node.store.counts().references - before <= due as u64);

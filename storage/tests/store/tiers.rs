@@ -14,6 +14,7 @@ use roost_storage::limits::{MAX_PAGE, QUEUE_SEGMENT_SPANS};
 use roost_storage::model::{ItemContent, LogPosition};
 use roost_storage::store::{HistoryRange, Store, StoreOptions};
 
+use crate::pausing::{Pause, PausingEngine};
 use crate::support::*;
 
 /// Entries in which two groups take turns, so that queues have many short spans.
@@ -280,4 +281,34 @@ fn a_store_that_lost_something_is_refused_when_it_is_verified() {
     }
     assert!(went_back > 4, "{went_back}");
     reopen().unwrap();
+}
+
+#[test]
+fn who_must_not_wait_is_told_of_an_install() {
+    let mut source = Node::new();
+    source.group("alice", &["bob"]);
+    source.run(send("alice", "g-0-1", "c1", "hi")).unwrap();
+    let snapshot = source.store.export_snapshot().unwrap();
+
+    let pause = Pause::default();
+    let engine = PausingEngine { inner: MemoryEngine::new(), pause: pause.clone() };
+    let node = Node::with(Arc::new(engine), options());
+    let path = node.store.incoming_snapshot_path();
+    copy(&source.disk, &snapshot.path, &node.disk, &path);
+    let bob = user("bob");
+    let all = source.store.queue_bounds(&bob).unwrap().tail;
+    let look = || node.store.try_view(|view| view.queue_bounds(&bob));
+    assert_eq!(look().unwrap().unwrap().tail, 0);
+
+    let (half_written, go_on) = pause.arm();
+    thread::scope(|scope| {
+        let installing = scope.spawn(|| node.store.import_snapshot(&path));
+        half_written.recv().unwrap();
+        assert!(look().is_none());
+        let waiting = scope.spawn(|| node.store.queue_bounds(&bob));
+        go_on.send(()).unwrap();
+        installing.join().unwrap().unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap().tail, all);
+    });
+    assert_eq!(look().unwrap().unwrap().tail, all);
 }

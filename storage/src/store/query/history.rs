@@ -1,6 +1,6 @@
 //! Pages of a conversation's messages.
 
-use super::Reader;
+use super::View;
 use super::queue::{is_shown, page};
 use crate::Fault;
 use crate::limits::MAX_PAGE;
@@ -8,7 +8,7 @@ use crate::model::{ConversationId, ConversationRecord, Message, Retention};
 use crate::store::lookup::Lookup;
 use crate::store::{HistoryPage, HistoryRange};
 
-impl Reader<'_> {
+impl View<'_> {
     /// A page of the messages that are still shown.
     pub(in crate::store) fn history(
         &self,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::Reader;
+use super::View;
 use super::queue::page;
 use crate::Fault;
 use crate::limits::{LAST_MESSAGE_LOOKBACK, MAX_DEVICES_PER_USER, MAX_PAGE};
@@ -14,7 +14,7 @@ use crate::store::{ConversationSummary, keys, records};
 
 type Overlay = BTreeMap<ConversationId, Option<MembershipRecord>>;
 
-impl Reader<'_> {
+impl View<'_> {
     /// All devices of a user.
     pub(in crate::store) fn devices(
         &self,
@@ -35,6 +35,14 @@ impl Reader<'_> {
             devices.entry(parts.last_id()?).or_insert(record);
         }
         Ok(devices.into_iter().collect())
+    }
+
+    /// A device.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceRecord>, Fault> {
+        Lookup::device(self, user, device)
     }
 
     /// A user's conversations above `after`, and whether there are more.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::Reader;
+use super::View;
 use crate::Fault;
 use crate::limits::SEGMENT_CACHE_BYTES;
 use crate::model::{ConversationId, Message};
@@ -63,7 +63,7 @@ fn size_of_segment(segment: &[Message]) -> usize {
     bodies + size_of_val(segment)
 }
 
-impl Reader<'_> {
+impl View<'_> {
     /// The messages of a conversation with sequences in `from..=to`, all of which it must have.
     pub(super) fn messages(
         &self,

@@ -5,7 +5,8 @@
 //! same part. What a query sees of records is each at least as new as when the query began.
 //!
 //! Only a snapshot install replaces everything at once; it waits for the queries under way, and
-//! holds back new ones ([`Reader`] is the proof of that).
+//! holds back new ones ([`View`] is the proof of that). That may take many seconds: who must not
+//! wait so long asks by [`Store::try_view`](super::Store::try_view).
 
 pub(super) mod history;
 pub(super) mod lists;
@@ -20,15 +21,16 @@ use super::hot::Hot;
 use super::lookup::Lookup;
 use crate::cold::Cold;
 
-/// One query's way to the state, which no snapshot install replaces meanwhile.
-pub(super) struct Reader<'a> {
+/// The state as one caller sees it: no snapshot install replaces it meanwhile. What is asked may be
+/// newer than what was asked before, never older.
+pub struct View<'a> {
     pub(super) _gate: RwLockReadGuard<'a, ()>,
     pub(super) hot: &'a RwLock<Hot>,
     pub(super) cold: &'a Cold,
     pub(super) segments: &'a Mutex<SegmentCache>,
 }
 
-impl Lookup for Reader<'_> {
+impl Lookup for View<'_> {
     fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
         look(&self.hot.read())
     }

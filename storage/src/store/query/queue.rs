@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Reader;
+use super::View;
 use crate::Fault;
 use crate::limits::MAX_PAGE;
 use crate::model::{ConversationId, Item, ItemContent, Message, UserId, UserRecord};
@@ -11,21 +11,27 @@ use crate::store::lookup::Lookup;
 use crate::store::runs::{self, Span, SpanContent};
 use crate::store::{QueueBounds, QueuePage, keys};
 
-impl Reader<'_> {
-    /// The ends of a queue.
-    pub(in crate::store) fn bounds(&self, user: &UserId) -> Result<QueueBounds, Fault> {
+impl View<'_> {
+    /// The ends of a user's queue; an unknown user's queue is empty.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, Fault> {
         Ok(bounds(self.user(user)?))
     }
 
-    /// The items above `after`.
-    pub(in crate::store) fn queue_page(
+    /// The items above `after`, as [`Store::queue_page`](crate::store::Store::queue_page) tells.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn queue_page(
         &self,
         user: &UserId,
         after: u64,
         limit: usize,
         now_ms: u64,
     ) -> Result<QueuePage, Fault> {
-        let bounds = self.bounds(user)?;
+        let bounds = self.queue_bounds(user)?;
         let from = after.saturating_add(1).max(bounds.head);
         let to = bounds.tail.min(after.max(bounds.head - 1).saturating_add(page(limit)));
         if from > to {

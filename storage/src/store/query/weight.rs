@@ -4,15 +4,21 @@
 //! once. Whoever gathers commands into entries keeps that small by asking here; nothing but memory
 //! depends on the answer, which is of this moment.
 
-use super::Reader;
+use super::View;
 use crate::Fault;
 use crate::command::{Command, Target};
 use crate::model::ConversationId;
 use crate::store::lookup::Lookup;
 
-impl Reader<'_> {
-    /// How many references a command would append, about and at most, if it were applied now.
-    pub(in crate::store) fn fan_out(&self, command: &Command) -> Result<usize, Fault> {
+impl View<'_> {
+    /// How many references a command would append to queues, about, if it were applied now. Whoever
+    /// proposes closes an entry at
+    /// [`TARGET_BATCH_REFERENCES`](crate::limits::TARGET_BATCH_REFERENCES), because an entry's
+    /// references are in memory at once.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn fan_out(&self, command: &Command) -> Result<usize, Fault> {
         Ok(match command {
             Command::Send { target: Target::User(_), .. } => 2,
             Command::Send { target: Target::Conversation(id), .. } => self.member_count(id)?,
