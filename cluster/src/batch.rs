@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Whoever has not come back so long after the last batch is not waited for.
 const MAX_ABSENCE: Duration = Duration::from_millis(5);
+
 /// What of a batch is bounded, since it becomes one entry of the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Size {

@@ -166,10 +166,8 @@ impl Reads {
         }
         // Asked before the page: the page reflects at least this.
         let applied = self.cluster.applied();
-        let piece = self.blocking(move |store| {
-            let now_ms = now_ms(store);
-            store.view(|view| queue_piece(view, &user, after, limit, now_ms))
-        });
+        let piece =
+            self.blocking(move |store| store.view(|view| queue_piece(view, &user, after, limit)));
         Ok((piece.await?, applied))
     }
 
@@ -182,10 +180,9 @@ impl Reads {
     ) -> Option<Result<(QueuePiece, u64), ErrorBody>> {
         let store = self.cluster.store();
         let applied = self.cluster.applied();
-        let now_ms = now_ms(store);
         let found = store.try_view(|view| {
             let near = view.queue_bounds(user)?.tail.saturating_sub(after) <= NEAR;
-            near.then(|| queue_piece(view, user, after, limit, now_ms)).transpose()
+            near.then(|| queue_piece(view, user, after, limit)).transpose()
         });
         match found? {
             Ok(piece) => piece.map(|piece| Ok((piece, applied))),
@@ -323,19 +320,14 @@ impl ItemRoom {
     }
 }
 
-/// The time by which messages of a queue have expired.
-fn now_ms(store: &Store) -> u64 {
-    let by_log_ms = if planted::is(Bug::ClockInTtl) { 0 } else { store.now_ms() };
-    unix_ms().max(by_log_ms)
-}
-
 fn queue_piece(
     view: &View<'_>,
     user: &UserId,
     after: u64,
     limit: usize,
-    now_ms: u64,
 ) -> Result<QueuePiece, Fault> {
+    let by_log_ms = if planted::is(Bug::ClockInTtl) { 0 } else { view.now_ms() };
+    let now_ms = unix_ms().max(by_log_ms);
     let mut room = ItemRoom::new();
     let mut items: Vec<Item> = Vec::with_capacity(PIECE.min(limit));
     loop {

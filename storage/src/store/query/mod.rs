@@ -30,6 +30,13 @@ pub struct View<'a> {
     pub(super) segments: &'a Mutex<SegmentCache>,
 }
 
+impl View<'_> {
+    /// The time of the newest applied command, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.in_hot(|hot| hot.state.now_ms)
+    }
+}
+
 impl Lookup for View<'_> {
     fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
         look(&self.hot.read())
