@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// Time for one attempt.
@@ -213,6 +213,22 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// The body of `POST` to [`messages_path`].
+#[derive(Debug, Serialize)]
+pub(crate) struct NewMessage<'a> {
+    /// On whose behalf.
+    pub(crate) sender: &'a str,
+    /// Names the send for its sender.
+    pub(crate) client_id: &'a str,
+    /// The text.
+    pub(crate) body: &'a str,
+}
+
+/// Where a conversation takes messages.
+pub(crate) fn messages_path(conversation: &str) -> String {
+    format!("/v1/conversations/{}/messages", path_segment(conversation))
 }
 
 /// An id as one segment of a path (RFC 3986: everything but the unreserved is escaped).

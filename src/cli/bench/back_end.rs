@@ -11,24 +11,16 @@ use roost_client::Endpoint;
 use roost_client::protocol::reply::Page;
 use roost_client::protocol::request::{Pull, SendMessage};
 use roost_client::protocol::{CompactString, ErrorBody, OkBody, Operation, Target};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::cli::api::path_segment;
+use crate::cli::api::{NewMessage, messages_path, path_segment};
 
 /// Handle to the HTTP API of all nodes.
 #[derive(Debug)]
 pub(crate) struct BackEnd {
     http: reqwest::Client,
     token: String,
-}
-
-/// The body of `POST /v1/conversations/{id}/messages`.
-#[derive(Serialize)]
-struct NewMessage<'a> {
-    sender: &'a str,
-    client_id: &'a str,
-    body: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -68,8 +60,7 @@ impl BackEnd {
             }) => {
                 let body = body.text()?;
                 let message = NewMessage { sender: user, client_id, body };
-                let conversation = path_segment(conversation);
-                let url = format!("http://{node}/v1/conversations/{conversation}/messages");
+                let url = format!("http://{node}{}", messages_path(conversation));
                 Some(self.call(self.http.post(url).json(&message)).await.map(OkBody::Sent))
             }
             Operation::Pull(Pull { after, limit, linearizable, applied: None }) => {

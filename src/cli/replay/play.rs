@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ledger::{Acknowledged, Page};
 use super::progress::Progress;
 use super::trace::{Day, Trace};
-use crate::cli::api::{Api, path_segment};
+use crate::cli::api::{Api, NewMessage, messages_path, path_segment};
 
 /// Members named when a group is made; its owner counts as well.
 const FIRST_MEMBERS: usize = MAX_MEMBERS_PER_COMMAND - 1;
@@ -78,13 +78,6 @@ struct NewGroup<'a> {
 #[derive(Deserialize)]
 struct Created {
     conversation: String,
-}
-
-#[derive(Serialize)]
-struct NewMessage<'a> {
-    sender: &'a str,
-    client_id: &'a str,
-    body: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -173,7 +166,7 @@ impl Player {
         latencies_us: &mut Vec<u32>,
     ) -> anyhow::Result<Page> {
         let says = &self.trace.days[day].says;
-        let path = format!("/v1/conversations/{}/messages", path_segment(&conversation));
+        let path = messages_path(&conversation);
         let begun = Instant::now();
         let mut acknowledged = Vec::with_capacity(says.len());
         for (index, say) in says.iter().enumerate() {
