@@ -134,11 +134,11 @@ impl<T> Batches<T> {
     async fn fill(&mut self, batch: &mut Filling<T>, wait: Wait, size_of: &impl Fn(&T) -> Size) {
         while self.held.is_none() && batch.size.commands < wait.commands {
             let Ok(Some(item)) = timeout_at(wait.until, self.queue.recv()).await else {
-                return self.linger.waited(false);
+                return self.linger.patience.waited(false);
             };
             self.held = batch.take_in(item, size_of);
         }
-        self.linger.waited(true);
+        self.linger.patience.waited(true);
     }
 }
 
@@ -163,6 +163,7 @@ struct Linger {
     /// When it was done, and what had come meanwhile.
     done: Option<Instant>,
     meanwhile: usize,
+    /// A wait pays where it brings all that it was for.
     patience: Patience,
 }
 
@@ -190,11 +191,6 @@ impl Linger {
             return None;
         }
         Some(Wait { commands: enough, until: now + MAX_WAIT })
-    }
-
-    /// Whether a wait brought all that it was for.
-    fn waited(&mut self, filled: bool) {
-        self.patience.waited(filled);
     }
 
     fn leaves(&mut self, commands: usize) {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Claims;
 
-/// Tokens kept; those not seen for the longest make room.
+/// Tokens kept, about; those that are seldom shown make room.
 const MAX_KEPT: usize = 1_024;
 
 /// A token's SHA-256: who reads the memory of a node finds no token there.

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use roost_client::ClientError;
-use roost_client::Endpoint;
 use roost_client::protocol::reply::Page;
 use roost_client::protocol::request::{Pull, SendMessage};
 use roost_client::protocol::{CompactString, ErrorBody, OkBody, Operation, Target};
+use roost_client::{ClientError, Endpoint};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

@@ -288,14 +288,6 @@ impl Store {
         self.view(|view| view.queue_page(user, after, limit, now_ms))
     }
 
-    /// A device.
-    ///
-    /// # Errors
-    /// Those of all queries.
-    pub fn device(&self, user: &UserId, device: &DeviceId) -> Result<Option<DeviceRecord>, Fault> {
-        self.view(|view| view.device(user, device))
-    }
-
     /// All devices of a user, in the order of their ids.
     ///
     /// # Errors

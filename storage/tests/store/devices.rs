@@ -28,7 +28,7 @@ fn devices_keep_their_cursors() {
     let (bob, phone) = (user("bob"), device("phone"));
     let web = Command::RegisterDevice { user: bob.clone(), device: phone.clone(), kind };
     assert_eq!(node.run(web), Ok(Reply::Cursor { cursor: 3 }));
-    let record = node.store.device(&bob, &phone).unwrap().unwrap();
+    let record = node.store.view(|view| view.device(&bob, &phone)).unwrap().unwrap();
     assert_eq!((record.kind, record.cursor), (DeviceKind::Web, 3));
     assert_eq!(node.store.devices(&bob).unwrap(), [(phone, record)]);
 }
