@@ -268,9 +268,10 @@ impl Cluster {
         self.inner.fault.get().map(String::as_str)
     }
 
-    /// Whether this node can serve: it is not stopped, and knows a leader.
+    /// Whether this node can serve: it is not stopped, knows a leader, and takes in no snapshot.
     pub fn is_ready(&self) -> bool {
-        self.fault().is_none() && self.inner.route.replica.leader().is_some()
+        let replica = &self.inner.route.replica;
+        self.fault().is_none() && replica.leader().is_some() && !replica.store().is_being_replaced()
     }
 
     /// Hands over leadership where possible, stops the replica, writes a last checkpoint, closes

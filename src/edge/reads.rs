@@ -2,10 +2,12 @@
 //! take long.
 //!
 //! The store's queries are synchronous. Near a queue's tail they touch memory, and are made in
-//! place; a deeper page may come from disk, and goes to a thread that may block. So does every query
-//! while a snapshot is being installed, which holds queries back for seconds. How many of these
+//! place; a deeper page may come from disk, and goes to a thread that may block. How many of these
 //! run at once is bounded, and so is what one of them holds: pages are gathered in small pieces
 //! until a frame is full.
+//!
+//! While a snapshot is being installed, which takes seconds, no query waits for it: clients are told
+//! `not_available` at once and may ask another node.
 
 use std::io;
 use std::sync::Arc;
@@ -166,8 +168,7 @@ impl Reads {
         }
         // Asked before the page: the page reflects at least this.
         let applied = self.cluster.applied();
-        let piece =
-            self.blocking(move |store| store.view(|view| queue_piece(view, &user, after, limit)));
+        let piece = self.view(move |view| queue_piece(view, &user, after, limit));
         Ok((piece.await?, applied))
     }
 
@@ -202,14 +203,14 @@ impl Reads {
             }
         };
         let applied = self.cluster.applied();
-        let found = self.blocking(move |store| {
-            if store.conversation(&id)?.is_none() {
+        let found = self.view(move |view| {
+            if view.conversation(&id)?.is_none() {
                 return Ok(Err(error(ErrorCode::NotFound, "conversation not found")));
             }
-            if !store.members(&id)?.contains_key(&user) {
+            if !view.members(&id)?.contains_key(&user) {
                 return Ok(Err(error(ErrorCode::NotAMember, "not a member of this conversation")));
             }
-            history_piece(store, &id, range, limit).map(Ok)
+            history_piece(view, &id, range, limit).map(Ok)
         });
         let (messages, more) = found.await??;
         Ok(HistoryPage { messages, more, applied })
@@ -224,52 +225,62 @@ impl Reads {
         let after = request.after.as_deref().map(conversation_id).transpose()?;
         let applied = self.cluster.applied();
         let (conversations, more) =
-            self.blocking(move |store| conversations_piece(store, &user, after, limit)).await?;
+            self.view(move |view| conversations_piece(view, &user, after, limit)).await?;
         let next = conversations.last().filter(|_| more).map(|last| last.id.clone());
         Ok(ConversationsPage { conversations, more, next, applied })
     }
 
     /// Where a user's queue begins and ends.
-    pub(crate) async fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, ErrorBody> {
-        let user = user.clone();
-        self.look(move |view| view.queue_bounds(&user)).await
+    pub(crate) fn queue_bounds(&self, user: &UserId) -> Result<QueueBounds, ErrorBody> {
+        self.look(|view| view.queue_bounds(user))
     }
 
     /// A user's device, if it is known.
-    pub(crate) async fn device(
+    pub(crate) fn device(
         &self,
         user: &UserId,
         device: &DeviceId,
     ) -> Result<Option<DeviceRecord>, ErrorBody> {
-        let (user, device) = (user.clone(), device.clone());
-        self.look(move |view| view.device(&user, &device)).await
+        self.look(|view| view.device(user, device))
     }
 
-    /// Looks at a few records: in place, unless that must wait.
-    async fn look<T: Send + 'static>(
+    /// Looks at a few records, in place.
+    fn look<T>(&self, look: impl FnOnce(&View<'_>) -> Result<T, Fault>) -> Result<T, ErrorBody> {
+        seen(self.cluster.store().try_view(look))
+    }
+
+    /// Makes a query on a thread that may block.
+    pub(crate) async fn view<T: Send + 'static>(
         &self,
-        look: impl Fn(&View<'_>) -> Result<T, Fault> + Send + 'static,
+        query: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        match self.cluster.store().try_view(&look) {
-            Some(found) => found.map_err(|why| fault(&why)),
-            None => self.blocking(move |store| store.view(look)).await,
-        }
+        seen(self.blocking(move |store| store.try_view(query)).await?)
     }
 
-    /// Runs a query on a thread that may block.
+    /// Asks the store, on a thread that may block, for what no install holds back.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Store) -> Result<T, Fault> + Send + 'static,
+        ask: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        let _permit = self.blocking.acquire().await;
+        let permit = Arc::clone(&self.blocking).acquire_owned().await;
         let store = Arc::clone(self.cluster.store());
-        match host::blocking(move || Ok::<_, io::Error>(query(&store))).await {
-            Ok(found) => found.map_err(|why| fault(&why)),
-            Err(why) => {
-                tracing::error!(%why, "a read ended early");
-                Err(error(ErrorCode::Internal, "the read ended early"))
-            }
-        }
+        let asked = host::blocking(move || {
+            // Who asked may be gone by now; the thread still counts until it is done.
+            let _permit = permit;
+            Ok::<_, io::Error>(ask(&store))
+        });
+        asked.await.map_err(|why| {
+            tracing::error!(%why, "a read ended early");
+            error(ErrorCode::Internal, "the read ended early")
+        })
+    }
+}
+
+/// What a query found; `None` was not asked, for a snapshot is being installed.
+fn seen<T>(found: Option<Result<T, Fault>>) -> Result<T, ErrorBody> {
+    match found {
+        Some(found) => found.map_err(|why| fault(&why)),
+        None => Err(error(ErrorCode::NotAvailable, "this node takes in a snapshot")),
     }
 }
 
@@ -347,18 +358,18 @@ fn queue_piece(
 }
 
 fn history_piece(
-    store: &Store,
+    view: &View<'_>,
     id: &ConversationId,
     mut range: HistoryRange,
     limit: usize,
 ) -> Result<(Vec<roost_protocol::Message>, bool), Fault> {
-    let now_ms = unix_ms().max(store.now_ms());
+    let now_ms = unix_ms().max(view.now_ms());
     let forward = matches!(range, HistoryRange::After(_));
     let mut room = Room(MAX_PAGE_BYTES);
     // In the direction of the query; turned round at the end.
     let mut messages: Vec<roost_protocol::Message> = Vec::new();
     let more = loop {
-        let page = store.history(id, range, PIECE.min(limit - messages.len()), now_ms)?;
+        let page = view.history(id, range, PIECE.min(limit - messages.len()), now_ms)?;
         let empty = page.messages.is_empty();
         let mut found: Vec<_> = page.messages.into_iter().map(message_out).collect();
         if !forward {
@@ -389,17 +400,17 @@ fn history_piece(
 }
 
 fn conversations_piece(
-    store: &Store,
+    view: &View<'_>,
     user: &UserId,
     mut after: Option<ConversationId>,
     limit: usize,
 ) -> Result<(Vec<roost_protocol::ConversationSummary>, bool), Fault> {
-    let now_ms = unix_ms().max(store.now_ms());
+    let now_ms = unix_ms().max(view.now_ms());
     let mut room = Room(MAX_PAGE_BYTES);
     let mut found = Vec::new();
     loop {
         let piece = PIECE.min(limit - found.len());
-        let (page, more) = store.conversations(user, after.as_ref(), piece, now_ms)?;
+        let (page, more) = view.conversations(user, after.as_ref(), piece, now_ms)?;
         let empty = page.is_empty();
         for summary in page {
             let id = summary.id.clone();

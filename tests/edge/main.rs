@@ -8,3 +8,4 @@ mod quic;
 mod http;
 mod bounds;
 mod crowd;
+mod installing;

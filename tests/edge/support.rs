@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct TestNode {
     pub(crate) node: Node,
     pub(crate) keys: NodeKeys,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl TestNode {
@@ -64,7 +65,7 @@ impl TestNode {
         let mut edge = EdgeOptions::from(&config);
         change(&mut edge);
         let node = Node::start_with(&config, keys.clone(), edge).await.unwrap();
-        let node = Self { node, keys, _data: data };
+        let node = Self { node, keys, data };
         node.ready().await;
         node
     }
@@ -75,6 +76,11 @@ impl TestNode {
             assert!(Instant::now() < deadline, "the node does not become ready");
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The node's data folder.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

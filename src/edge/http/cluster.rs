@@ -16,7 +16,7 @@ pub(super) async fn show(State(context): State<Arc<Context>>) -> Result<Json<Val
     let status = context.cluster.status();
     let found = context
         .reads
-        .blocking(|store| Ok((store.counts(), store.tier_stats(), store.digest())))
+        .blocking(|store| (store.counts(), store.tier_stats(), store.digest()))
         .await?;
     let (counts, tiers, (position, digest)) = found;
     Ok(Json(json!({

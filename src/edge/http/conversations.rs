@@ -181,9 +181,8 @@ pub(super) async fn show(
     }
     let applied = context.cluster.applied();
     let wanted = id.clone();
-    let found = context
-        .reads
-        .blocking(move |store| Ok((store.conversation(&wanted)?, store.members(&wanted)?)));
+    let found =
+        context.reads.view(move |view| Ok((view.conversation(&wanted)?, view.members(&wanted)?)));
     match found.await? {
         (Some(record), members) => Ok(Json(shown(&id, &record, &members, applied))),
         (None, _) => Err(ApiError::new(ErrorCode::NotFound, "conversation not found")),

@@ -48,7 +48,7 @@ pub(super) async fn devices(
         let deadline = Instant::now() + context.options.request_timeout;
         context.cluster.read_barrier(deadline).await?;
     }
-    let devices = context.reads.blocking(move |store| store.devices(&user)).await?;
+    let devices = context.reads.view(move |view| view.devices(&user)).await?;
     let devices: Vec<Value> = devices
         .iter()
         .map(|(id, device)| {

@@ -52,7 +52,7 @@ pub(crate) async fn admit(
     let since = look_freshly(context, &user, &connect, deadline).await?;
     register_device(context, &user, &device, device_kind(connect.device.kind), deadline).await?;
 
-    let bounds = context.reads.queue_bounds(&user).await?;
+    let bounds = context.reads.queue_bounds(&user)?;
     if connect.after.is_some_and(|after| after > bounds.tail) {
         return Err(bad_request("`after` is beyond the queue's tail"));
     }
@@ -64,13 +64,13 @@ pub(crate) async fn admit(
     }
     // From here on the hub's hints arrive: what grew before is in these bounds.
     let applied = context.cluster.applied();
-    let bounds = context.reads.queue_bounds(&user).await?;
+    let bounds = context.reads.queue_bounds(&user)?;
     if planted::is(Bug::CursorByPush) {
         let (user, device, seq) = (user.clone(), device.clone(), bounds.tail);
         let push = Command::Acknowledge { user, device, seq };
         drop(context.cluster.submit(push, deadline));
     }
-    let record = context.reads.device(&user, &device).await?;
+    let record = context.reads.device(&user, &device)?;
     let cursor = record.map_or(0, |record| record.cursor);
 
     let wanted = connect.after.unwrap_or(cursor);
@@ -125,7 +125,7 @@ async fn look_freshly(
         Ok(point) => return Ok(Some(point.time)),
         Err(why) => why,
     };
-    let bounds = context.reads.queue_bounds(user).await?;
+    let bounds = context.reads.queue_bounds(user)?;
     match (why, connect.after) {
         (SubmitError::NotAvailable | SubmitError::DeadlineExceeded, Some(after))
             if after <= bounds.tail =>
@@ -167,7 +167,7 @@ async fn register_device(
     kind: DeviceKind,
     deadline: Instant,
 ) -> Result<(), ErrorBody> {
-    let known = context.reads.device(user, device).await?;
+    let known = context.reads.device(user, device)?;
     if known.is_some_and(|record| record.kind == kind) {
         return Ok(());
     }

@@ -18,10 +18,11 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use parking_lot::MutexGuard;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::file::{self, FileKind, Head, Writer};
-use super::{Cold, JOURNAL_DRAFT, key};
+use super::{Cold, JOURNAL_DRAFT, Work, key};
 use crate::Fault;
 use crate::engine::{Change, ChangeRef, Direction};
 use crate::fs::OpenMode;
@@ -46,6 +47,32 @@ pub(crate) struct ExportedSnapshot {
     pub(crate) meta: Vec<u8>,
 }
 
+/// A received file of which every byte is right. Nothing else changes the tier while this is there.
+pub(crate) struct Received<'a> {
+    cold: &'a Cold,
+    work: MutexGuard<'a, Work>,
+    path: PathBuf,
+}
+
+impl Received<'_> {
+    /// Puts it in the place of everything; returns its meta.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the disk or the engine, after which the tier stops.
+    pub(crate) fn install(self) -> Result<Vec<u8>, Fault> {
+        let Self { cold, mut work, path } = self;
+        cold.stop_on_fault(|| {
+            let install = cold.path(INSTALL);
+            cold.sync_received(&path)?;
+            cold.rename(&path, &install)?;
+            let exported = cold.install(&install)?;
+            let meta = exported.meta.clone();
+            work.exported = Some(exported);
+            Ok(meta)
+        })
+    }
+}
+
 impl Cold {
     /// Writes everything, as of the newest checkpoint, into a file; gives the same file again while
     /// there is no newer checkpoint. The caller has made a checkpoint before.
@@ -68,30 +95,24 @@ impl Cold {
         })
     }
 
-    /// Replaces everything by a received file, which it takes; returns the file's meta.
+    /// Checks a received file whole.
     ///
     /// # Errors
     /// [`Fault::Corrupt`] or [`Fault::Version`] for a file that is not right: it is removed, nothing
     /// else changes, and the tier goes on. After any other error the tier stops.
-    pub(crate) fn import(&self, path: &Path) -> Result<Vec<u8>, Fault> {
-        let mut work = self.begin_work()?;
+    pub(crate) fn receive(&self, path: &Path) -> Result<Received<'_>, Fault> {
+        let work = self.begin_work()?;
         if path.parent() != Some(self.dir.as_path()) {
             return Err(Fault::corrupt("a snapshot outside the cold tier's folder"));
         }
-        let checked = file::verify(&*self.disk, path, FileKind::Snapshot, self.shard);
-        if let Err(Fault::Corrupt(_) | Fault::Version { .. }) = &checked {
-            self.stop_on_fault(|| self.remove(path))?;
+        match file::verify(&*self.disk, path, FileKind::Snapshot, self.shard) {
+            Ok(_) => Ok(Received { cold: self, work, path: path.to_owned() }),
+            Err(fault @ (Fault::Corrupt(_) | Fault::Version { .. })) => {
+                self.stop_on_fault(|| self.remove(path))?;
+                Err(fault)
+            }
+            Err(fault) => self.stop_on_fault(|| Err(fault)),
         }
-        checked?;
-        self.stop_on_fault(|| {
-            let install = self.path(INSTALL);
-            self.sync_received(path)?;
-            self.rename(path, &install)?;
-            let exported = self.install(&install)?;
-            let meta = exported.meta.clone();
-            work.exported = Some(exported);
-            Ok(meta)
-        })
     }
 
     /// Does an interrupted install again.

@@ -53,6 +53,11 @@ impl Cold {
         changes.sort_by(|a, b| a.key().cmp(b.key()));
         self.checkpoint(meta, |sink| changes.iter().try_for_each(|change| sink(change.as_ref())))
     }
+
+    /// Checks a received file and installs it.
+    fn import(&self, path: &Path) -> Result<Vec<u8>, Fault> {
+        self.receive(path)?.install()
+    }
 }
 
 fn put(key: &str, value: impl Into<Vec<u8>>) -> Change {

@@ -109,26 +109,24 @@ impl Store {
     }
 
     /// Checks a received snapshot file whole, then replaces the state by it. A crash at any point
-    /// leaves either the old state or, after recovery, the new one. Queries wait meanwhile.
+    /// leaves either the old state or, after recovery, the new one. Queries wait while it is replaced.
     ///
     /// # Errors
     /// [`Fault::Corrupt`] or [`Fault::Version`] for a file that is not a whole snapshot of this
     /// shard: it is gone then, and the store goes on. Any other [`Fault`] stops the store.
     pub fn import_snapshot(&self, path: &Path) -> Result<AppliedState, Fault> {
         let mut working = self.maintenance.lock();
-        let mut refused = None;
-        let state = self.guard(|| {
+        self.health.check()?;
+        let received = match self.cold.receive(path) {
+            // The file was refused, and nothing else happened.
+            Err(fault) if self.cold.check_running().is_ok() => return Err(fault),
+            received => received,
+        };
+        self.guard(|| {
+            let received = received?;
             let mut ledger = self.applier.lock();
             let _alone = self.gate.write();
-            let meta = match self.cold.import(path) {
-                Ok(meta) => meta,
-                Err(fault) if self.cold.check_running().is_ok() => {
-                    refused = Some(fault);
-                    return Ok(None);
-                }
-                Err(fault) => return Err(fault),
-            };
-            let state = State::decode(&meta)?;
+            let state = State::decode(&received.install()?)?;
             let applied_state = state.applied_state();
             *ledger = Ledger::over(state.clone());
             *working = Some(Learning::over(&state));
@@ -136,12 +134,8 @@ impl Store {
             *self.hot.write() = Hot::over(state);
             self.segments.lock().clear();
             self.room.notify_all();
-            Ok(Some(applied_state))
-        })?;
-        match (state, refused) {
-            (Some(state), _) => Ok(state),
-            (None, refused) => Err(refused.expect("without a state, the file was refused")),
-        }
+            Ok(applied_state)
+        })
     }
 
     /// Recomputes digest and counts by reading everything; checkpoints first. For checks, slow.

@@ -301,7 +301,7 @@ impl Store {
     /// # Errors
     /// Those of all queries.
     pub fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
-        self.view(|view| Ok(view.conversation(id)?.filter(|record| !record.deleted)))
+        self.view(|view| view.conversation(id))
     }
 
     /// A conversation's members; empty if there is none.
@@ -360,6 +360,11 @@ impl Store {
         let seen =
             self.guard(|| self.gate.try_read().map(|gate| ask(&self.behind(gate))).transpose());
         seen.transpose()
+    }
+
+    /// Whether a snapshot is being installed: [`Store::view`] would wait.
+    pub fn is_being_replaced(&self) -> bool {
+        self.gate.is_locked_exclusive()
     }
 
     fn behind<'a>(&'a self, gate: RwLockReadGuard<'a, ()>) -> View<'a> {

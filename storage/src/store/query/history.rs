@@ -5,19 +5,21 @@ use super::queue::{is_shown, page};
 use crate::Fault;
 use crate::limits::MAX_PAGE;
 use crate::model::{ConversationId, ConversationRecord, Message, Retention};
-use crate::store::lookup::Lookup;
 use crate::store::{HistoryPage, HistoryRange};
 
 impl View<'_> {
     /// A page of the messages that are still shown.
-    pub(in crate::store) fn history(
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn history(
         &self,
         id: &ConversationId,
         range: HistoryRange,
         limit: usize,
         now_ms: u64,
     ) -> Result<HistoryPage, Fault> {
-        let Some(record) = self.conversation(id)?.filter(|record| !record.deleted) else {
+        let Some(record) = self.conversation(id)? else {
             return Ok(HistoryPage { messages: Vec::new(), more: false });
         };
         let first = self.first_shown(id, &record, now_ms)?;

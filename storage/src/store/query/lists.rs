@@ -15,11 +15,11 @@ use crate::store::{ConversationSummary, keys, records};
 type Overlay = BTreeMap<ConversationId, Option<MembershipRecord>>;
 
 impl View<'_> {
-    /// All devices of a user.
-    pub(in crate::store) fn devices(
-        &self,
-        user: &UserId,
-    ) -> Result<Vec<(DeviceId, DeviceRecord)>, Fault> {
+    /// All devices of a user, in the order of their ids.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn devices(&self, user: &UserId) -> Result<Vec<(DeviceId, DeviceRecord)>, Fault> {
         let mut devices: BTreeMap<DeviceId, DeviceRecord> = self.in_hot(|hot| {
             let oldest_first = hot.generations().rev();
             let entries = oldest_first.filter_map(|tier| tier.users.get(user));
@@ -45,8 +45,11 @@ impl View<'_> {
         Lookup::device(self, user, device)
     }
 
-    /// A user's conversations above `after`, and whether there are more.
-    pub(in crate::store) fn conversations(
+    /// A user's conversations above `after` in the order of their ids, and whether there are more.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn conversations(
         &self,
         user: &UserId,
         after: Option<&ConversationId>,
@@ -60,9 +63,7 @@ impl View<'_> {
         let mut summaries = Vec::with_capacity(memberships.len());
         for (id, membership) in memberships {
             // A membership ends before its conversation is deleted, so one may vanish under us.
-            let Some(record) = self.conversation(&id)?.filter(|record| !record.deleted) else {
-                continue;
-            };
+            let Some(record) = self.conversation(&id)? else { continue };
             let last = self.last_shown(&id, record.tail, LAST_MESSAGE_LOOKBACK, now_ms)?;
             let MembershipRecord { role, read, .. } = membership;
             summaries.push(ConversationSummary { id, record, role, read, last });

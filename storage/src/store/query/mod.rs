@@ -14,12 +14,16 @@ pub(super) mod messages;
 pub(super) mod queue;
 pub(super) mod weight;
 
+use std::sync::Arc;
+
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use self::messages::SegmentCache;
 use super::hot::Hot;
 use super::lookup::Lookup;
+use crate::Fault;
 use crate::cold::Cold;
+use crate::model::{ConversationId, ConversationRecord, Members};
 
 /// The state as one caller sees it: no snapshot install replaces it meanwhile. What is asked may be
 /// newer than what was asked before, never older.
@@ -34,6 +38,22 @@ impl View<'_> {
     /// The time of the newest applied command, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         self.in_hot(|hot| hot.state.now_ms)
+    }
+
+    /// A conversation; `None` if there is none or it was deleted.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
+        Ok(Lookup::conversation(self, id)?.filter(|record| !record.deleted))
+    }
+
+    /// A conversation's members; empty if there is none.
+    ///
+    /// # Errors
+    /// A [`Fault`] of the cold tier.
+    pub fn members(&self, id: &ConversationId) -> Result<Arc<Members>, Fault> {
+        Lookup::members(self, id)
     }
 }
 

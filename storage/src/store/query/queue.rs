@@ -140,7 +140,7 @@ impl View<'_> {
         if let Some(gone) = known.get(id) {
             return Ok(*gone);
         }
-        let gone = self.conversation(id)?.is_none_or(|record| record.deleted);
+        let gone = self.conversation(id)?.is_none();
         known.insert(id, gone);
         Ok(gone)
     }
