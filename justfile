@@ -1,4 +1,7 @@
 # What everyone runs by hand. `just verify` only looks; `just fix` mends what a tool can mend.
+#
+# Recipes that follow the tests build with `--workspace`, as the tests do: one package by itself gives its
+# dependencies other features, and all of them are compiled again.
 
 export RUSTDOCFLAGS := "-D warnings"
 
@@ -39,7 +42,7 @@ fix:
 
 # The tests that play the real chat trace; DATA is the folder that has it.
 trace DATA="../shared/data":
-    ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --locked --test processes -- --ignored
+    ROOST_TRACE_DIR="{{ absolute_path(DATA) }}" cargo test --workspace --locked --test processes -- --ignored
 
 # The Python clients, written from the protocol alone, against a cluster whose nodes are killed.
 # They need the packages of `.ci/requirements.txt`.
@@ -84,8 +87,8 @@ nightly HOURS="6":
 # Every bug that is planted on purpose, until the simulation catches it: the table of
 # `docs/reliability.md`. Fails if one is missed.
 planted SEEDS="800":
-    cargo run --locked --quiet -p roost-sim --features planted -- 1 --all-planted {{ SEEDS }}
-    cargo test --locked --quiet -p roost-sim --features planted --test shrink
+    cargo test --workspace --locked --quiet --features roost-sim/planted --test shrink
+    "${CARGO_TARGET_DIR:-target}/debug/roost-sim" 1 --all-planted {{ SEEDS }}
 
 # The simulated cluster: one seed (`just sim 7`), or many (`just sim 1 --seeds 1000 --jobs 4`).
 sim *ARGUMENTS:

@@ -51,7 +51,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use self::health::Health;
 use self::hot::Hot;
-use self::lookup::Lookup;
 pub use self::query::View;
 use self::query::messages::SegmentCache;
 use self::records::State;

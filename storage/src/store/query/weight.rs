@@ -8,7 +8,6 @@ use super::View;
 use crate::Fault;
 use crate::command::{Command, Target};
 use crate::model::ConversationId;
-use crate::store::lookup::Lookup;
 
 impl View<'_> {
     /// How many references a command would append to queues, about, if it were applied now. Whoever
