@@ -31,7 +31,11 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) fn of(replica: &Replica, command: &Command) -> Self {
-        Self { commands: 1, bytes: weight(command), references: references(replica, command) }
+        Self {
+            commands: 1,
+            bytes: command.encoded_about(),
+            references: references(replica, command),
+        }
     }
 
     /// Both together.
@@ -48,21 +52,6 @@ impl Size {
             && self.bytes <= TARGET_BATCH_BYTES
             && self.references <= TARGET_BATCH_REFERENCES
     }
-}
-
-/// About how many bytes a command takes in an entry.
-pub(crate) fn weight(command: &Command) -> usize {
-    const FIXED: usize = 256;
-    FIXED
-        + match command {
-            Command::Send { body, .. } => body.len(),
-            Command::CreateConversation { members, .. }
-            | Command::AddMembers { members, .. }
-            | Command::RemoveMembers { members, .. } => {
-                members.iter().map(|id| id.as_str().len() + 8).sum()
-            }
-            _ => 0,
-        }
 }
 
 /// How many references of its own a command appends, about. A send's continue runs that are there,

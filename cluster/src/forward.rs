@@ -25,7 +25,7 @@ use roost_storage::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::batch::{Batches, Size, weight};
+use crate::batch::{Batches, Size};
 use crate::propose::Proposer;
 use crate::transport::Transport;
 use crate::wire::{Answer, Call, Declined, Origin, millis};
@@ -91,7 +91,7 @@ impl Forwarder {
         command: Command,
         deadline: Instant,
     ) -> Result<oneshot::Receiver<Result<Committed, SubmitError>>, SubmitError> {
-        let bytes = weight(&command);
+        let bytes = command.encoded_about();
         // Counted before it is queued: the task may take it out, and count it off, at once.
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (reply, outcome) = oneshot::channel();

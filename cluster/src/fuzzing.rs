@@ -13,7 +13,7 @@ use crate::{ClaimTime, ReadPoint};
 /// # Errors
 /// The decoder's.
 pub fn call(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
-    Ok(codec::encode(&wire::decode::<Call>("peer call", bytes)?))
+    Ok(codec::encode(&wire::decode_call(&Bytes::copy_from_slice(bytes))?))
 }
 
 /// Decodes an answer as a node does; gives its encoding.

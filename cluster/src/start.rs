@@ -29,7 +29,7 @@ use crate::forward::{Forwarder, Route, Senders};
 use crate::member::Member;
 use crate::propose::Proposer;
 use crate::transport::{self, Link, Own, PeerServer, PeerTls, TlsError, Transport};
-use crate::wire::{Answer, Call, Hello};
+use crate::wire::{self, Answer, Hello};
 use crate::{Cluster, Inner, Observer};
 
 /// How often the forming node looks for the others.
@@ -125,11 +125,11 @@ impl PeerTransport for RaftTransport {
         &self,
         target: NodeId,
         node: &MemberNode,
-        message: Bytes,
+        message: Vec<Bytes>,
         deadline: Instant,
     ) -> Result<Bytes, TransportError> {
-        let call = Call::Raft { shard: self.shard, message };
-        match self.transport.call(target, Some(node), &call, deadline).await? {
+        let call = wire::raft_call(self.shard, &message);
+        match self.transport.send(target, Some(node), call, deadline).await? {
             Answer::Raft(reply) => Ok(reply),
             Answer::Refused(reason) => Err(TransportError::Unreachable(reason)),
             _ => Err(TransportError::Lost("unexpected answer".to_owned())),

@@ -1,7 +1,7 @@
 //! openraft's log storage over [`Log`].
 //!
-//! An entry's payload in the log is one tag byte and the content: nothing, the encoded batch, or
-//! the encoded membership. `append` returns once the entries are readable and reports durability
+//! An entry's payload in the log is, by its kind, nothing, the encoded batch, or the encoded
+//! membership. `append` returns once the entries are readable and reports durability
 //! through the callback; vote, truncation and purge return once they are durable. All of them go
 //! through the log's one ordered sequence of writes.
 
@@ -10,7 +10,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
@@ -25,12 +25,9 @@ use crate::wire;
 /// Bytes of entries that one read for replication gathers.
 const READ_CHUNK_BYTES: usize = 1024 * 1024;
 
-/// Bytes that the log adds to a batch.
-pub(crate) const TAG_BYTES: usize = 1;
-
-const TAG_BLANK: u8 = 0;
-const TAG_BATCH: u8 = 1;
-const TAG_MEMBERSHIP: u8 = 2;
+const KIND_BLANK: u8 = 0;
+const KIND_BATCH: u8 = 1;
+const KIND_MEMBERSHIP: u8 = 2;
 
 /// The log, as openraft sees it. Clones share it.
 #[derive(Debug, Clone)]
@@ -66,30 +63,22 @@ fn early(done: Done) -> Done {
 
 /// What the log keeps of an entry.
 pub fn encode_entry(entry: &Entry) -> LogEntry {
-    let payload = match &entry.payload {
-        EntryPayload::Blank => Bytes::from_static(&[TAG_BLANK]),
-        EntryPayload::Normal(proposal) => tagged(TAG_BATCH, &proposal.0),
-        EntryPayload::Membership(membership) => tagged(TAG_MEMBERSHIP, &codec::encode(membership)),
+    let (kind, payload) = match &entry.payload {
+        EntryPayload::Blank => (KIND_BLANK, Bytes::new()),
+        EntryPayload::Normal(proposal) => (KIND_BATCH, proposal.0.clone()),
+        EntryPayload::Membership(membership) => (KIND_MEMBERSHIP, codec::encode(membership).into()),
     };
-    LogEntry { position: position(&entry.log_id), payload }
-}
-
-fn tagged(tag: u8, content: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(TAG_BYTES + content.len());
-    bytes.put_u8(tag);
-    bytes.put_slice(content);
-    bytes.freeze()
+    LogEntry { position: position(&entry.log_id), kind, payload }
 }
 
 /// The entry that the log keeps.
 pub fn decode_entry(kept: &LogEntry) -> io::Result<Entry> {
     let corrupt = |what: &str| Fault::corrupt(format!("log entry {}: {what}", kept.position.index));
-    let (tag, content) = kept.payload.split_first().ok_or_else(|| corrupt("no payload"))?;
-    let payload = match *tag {
-        TAG_BLANK if content.is_empty() => EntryPayload::Blank,
-        TAG_BATCH => EntryPayload::Normal(Proposal(kept.payload.slice(TAG_BYTES..))),
-        TAG_MEMBERSHIP => {
-            EntryPayload::Membership(wire::decode::<Membership>("membership", content)?)
+    let payload = match kept.kind {
+        KIND_BLANK if kept.payload.is_empty() => EntryPayload::Blank,
+        KIND_BATCH => EntryPayload::Normal(Proposal(kept.payload.clone())),
+        KIND_MEMBERSHIP => {
+            EntryPayload::Membership(wire::decode::<Membership>("membership", &kept.payload)?)
         }
         _ => return Err(corrupt("unknown kind").into()),
     };

@@ -26,7 +26,6 @@ use openraft::raft::{
     TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
-use roost_storage::codec;
 use tokio::time::{Instant, timeout};
 
 use crate::patience::Patience;
@@ -58,13 +57,13 @@ pub enum TransportError {
 /// Carries opaque requests to other nodes.
 #[async_trait]
 pub trait PeerTransport: Send + Sync + 'static {
-    /// Sends one request to `target` and waits for its reply until `deadline`. `node` says where
-    /// the membership has it.
+    /// Sends one request, which comes in pieces, to `target` and waits for its reply until `deadline`.
+    /// `node` says where the membership has it.
     async fn call(
         &self,
         target: NodeId,
         node: &MemberNode,
-        request: Bytes,
+        request: Vec<Bytes>,
         deadline: Instant,
     ) -> Result<Bytes, TransportError>;
 }
@@ -102,8 +101,8 @@ impl Peer {
         request: &Request,
         deadline: Instant,
     ) -> Result<Reply, TransportError> {
-        let bytes = codec::encode(request).into();
-        let reply = self.network.transport.call(self.target, &self.node, bytes, deadline).await?;
+        let pieces = wire::encode_request(request);
+        let reply = self.network.transport.call(self.target, &self.node, pieces, deadline).await?;
         wire::decode("peer reply", &reply).map_err(|error| TransportError::Lost(error.to_string()))
     }
 

@@ -13,7 +13,7 @@ use roost_storage::codec;
 use roost_storage::command::{Batch, Command, Outcome};
 use roost_storage::fs::Disk;
 use roost_storage::limits::MAX_ENTRY_BYTES;
-use roost_storage::log::Log;
+use roost_storage::log::{KIND_BYTES, Log};
 use roost_storage::model::LogPosition;
 use roost_storage::store::Store;
 use tokio::sync::watch;
@@ -21,12 +21,13 @@ use tokio::time::Instant;
 
 use crate::checkpoints;
 use crate::host;
-use crate::log_store::{self, LogStore};
+use crate::log_store::LogStore;
 use crate::network::{Network, PeerTransport};
 use crate::snapshot::{SnapshotReceiver, SnapshotSource};
 use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::stopper::Stopper;
 use crate::types::{MemberNode, NodeId, Proposal, TypeConfig, position};
+use crate::wire::MAX_APPEND_ENTRIES;
 
 /// Time between two heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 80;
@@ -36,6 +37,7 @@ const ELECTION_MAX_MS: u64 = 400;
 /// Entries in one append message at most; its bytes are bounded by the log reader.
 const APPEND_ENTRIES: u64 = 256;
 
+const _: () = assert!(APPEND_ENTRIES <= MAX_APPEND_ENTRIES);
 const _: () = assert!(HEARTBEAT_MS * 3 <= ELECTION_MIN_MS);
 
 /// How a replica is set up.
@@ -222,7 +224,7 @@ impl Replica {
     ) -> Result<Proposed, ProposeError> {
         let batch = Batch { at_ms: (self.options.clock)(), commands };
         let bytes = codec::encode_batch(&batch).map_err(|_| ProposeError::TooLarge)?;
-        if bytes.len() + log_store::TAG_BYTES > MAX_ENTRY_BYTES {
+        if bytes.len() + KIND_BYTES > MAX_ENTRY_BYTES {
             return Err(ProposeError::TooLarge);
         }
         let write = self.raft.client_write(Proposal(bytes.into()));

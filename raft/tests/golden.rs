@@ -13,7 +13,7 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 use roost_raft::MemberNode;
 use roost_raft::log_store::{decode_entry, encode_entry};
 use roost_raft::types::{Entry, Membership, Proposal, StoredMembership, TypeConfig, Vote, log_id};
-use roost_raft::wire::{Reply, Request};
+use roost_raft::wire::{Reply, Request, decode_request, encode_request};
 use roost_storage::codec;
 use roost_storage::model::LogPosition;
 use serde::Serialize;
@@ -64,7 +64,8 @@ fn entries_keep_their_bytes_in_the_log() {
     for (payload, golden) in payloads {
         let entry = entry(payload);
         let kept = encode_entry(&entry);
-        assert_eq!((hex(&kept.payload).as_str(), kept.position), (golden, AT));
+        let content = hex(&[&[kept.kind][..], &kept.payload].concat());
+        assert_eq!((content.as_str(), kept.position), (golden, AT));
         assert_eq!(decode_entry(&kept).unwrap(), entry);
     }
 }
@@ -111,7 +112,11 @@ fn peer_messages_keep_their_bytes() {
             "01050904030102010103fb2c01000000",
         ),
     ];
-    pinned(requests.map(|(request, golden)| (encoded(&request), golden)));
+    pinned(requests.map(|(request, golden)| {
+        let pieces = encode_request(&request).concat();
+        assert_eq!(pieces, codec::encode(&request));
+        (hex(&pieces), golden)
+    }));
     let replies = [
         (
             Reply::Vote(VoteResponse::new(Vote::new(4, 1), Some(log_id(AT)), true)),
@@ -122,4 +127,43 @@ fn peer_messages_keep_their_bytes() {
         (Reply::NoRoom, "0106"),
     ];
     pinned(replies.map(|(reply, golden)| (encoded(&reply), golden)));
+}
+
+/// What is written and read field by field is what the types say, with entries of every kind and length.
+#[test]
+fn appends_in_pieces_are_appends_and_share_their_batches() {
+    let batch = |len: usize| Proposal(Bytes::from(vec![7; len]));
+    let long = batch(100_000);
+    let entries = vec![
+        entry(EntryPayload::Normal(batch(0))),
+        entry(EntryPayload::Blank),
+        entry(EntryPayload::Normal(long.clone())),
+        entry(EntryPayload::Membership(membership())),
+        entry(EntryPayload::Normal(batch(300))),
+        entry(EntryPayload::Normal(long.clone())),
+    ];
+    for leader_commit in [None, Some(log_id(AT))] {
+        let append = AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new_committed(3, 2),
+            prev_log_id: leader_commit,
+            entries: entries.clone(),
+            leader_commit,
+        };
+        let request = Request::Append(append);
+        let pieces = encode_request(&request);
+        assert_eq!(pieces.iter().filter(|piece| piece.as_ptr() == long.0.as_ptr()).count(), 2);
+        let whole = Bytes::from(pieces.concat());
+        assert_eq!(whole, codec::encode(&request));
+
+        let Request::Append(decoded) = decode_request(&whole).unwrap() else { panic!("an append") };
+        assert_eq!(decoded.entries, entries);
+        let EntryPayload::Normal(Proposal(shared)) = &decoded.entries[2].payload else {
+            panic!("a batch")
+        };
+        assert!(whole.as_ptr_range().contains(&shared.as_ptr()), "not a copy");
+        assert_eq!(codec::encode(&Request::Append(decoded)), whole);
+        for len in (0..300).chain([whole.len() - 1]) {
+            assert!(decode_request(&whole.slice(..len)).is_err(), "cut at {len}");
+        }
+    }
 }

@@ -16,9 +16,8 @@ use bytes::Bytes;
 use common::STATE;
 use parking_lot::Mutex;
 use roost_raft::types::NodeId;
-use roost_raft::wire::Request;
+use roost_raft::wire::{Request, decode_request};
 use roost_raft::{MemberNode, PeerTransport, Replica, ReplicaOptions, TransportError};
-use roost_storage::codec;
 use roost_storage::fs::Disk;
 use roost_storage::fs::sim::SimDisk;
 use tokio::sync::Semaphore;
@@ -50,7 +49,7 @@ impl PeerTransport for Net {
         &self,
         target: NodeId,
         _node: &MemberNode,
-        request: Bytes,
+        request: Vec<Bytes>,
         deadline: Instant,
     ) -> Result<Bytes, TransportError> {
         let away = || TransportError::Unreachable("away".to_owned());
@@ -58,7 +57,8 @@ impl PeerTransport for Net {
         if target == LAGGING && self.reachable.available_permits() == 0 {
             return Err(away());
         }
-        let asked = codec::decode("request", &request, 1_000_000).unwrap();
+        let request = Bytes::from(request.concat());
+        let asked = decode_request(&request).unwrap();
         match &asked {
             Request::SnapshotChunk { offset: 0, bytes, .. } if !bytes.is_empty() => {
                 self.transfers.fetch_add(1, Ordering::Relaxed);

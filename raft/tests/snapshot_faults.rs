@@ -29,7 +29,7 @@ impl PeerTransport for Nobody {
         &self,
         _target: NodeId,
         _node: &MemberNode,
-        _request: Bytes,
+        _request: Vec<Bytes>,
         _deadline: Instant,
     ) -> Result<Bytes, TransportError> {
         Err(TransportError::Unreachable("nobody".to_owned()))
@@ -42,7 +42,7 @@ async fn replica(disk: &SimDisk) -> Replica {
 }
 
 async fn ask(replica: &Replica, request: Request) -> Reply {
-    let reply = replica.handle(&codec::encode(&request)).await;
+    let reply = replica.handle(&codec::encode(&request).into()).await;
     codec::decode("reply", &reply, 1_000_000).unwrap()
 }
 

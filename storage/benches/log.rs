@@ -31,7 +31,7 @@ fn append(log: &Log, next: &mut u64, count: usize, payload: &Bytes) {
     for _ in 0..count {
         let position = LogPosition { term: 1, index: *next };
         *next += 1;
-        let entry = LogEntry { position, payload: payload.clone() };
+        let entry = LogEntry { position, kind: 1, payload: payload.clone() };
         let sender = sender.clone();
         let done = Box::new(move |outcome| sender.send(outcome).unwrap_or_default());
         log.append(vec![entry], done).expect("no fault");

@@ -11,13 +11,17 @@
 //! that decode need not be those that encode: compare values, or the bytes that were written.) A hostile length inside the input never allocates more than a small multiple of
 //! the input's own length. Left to others: checksums, which belong to the files and the transport.
 
+mod pieces;
+
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
-use crate::command::Batch;
+use crate::command::{Batch, Command};
 use crate::limits::{MAX_BATCH_COMMANDS, MAX_DECODE_BYTES, MAX_ENTRY_BYTES};
+
+pub use self::pieces::{Reader, Writer};
 
 /// The version byte of everything that this build encodes.
 pub const VERSION: u8 = 1;
@@ -62,13 +66,7 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>)
 /// one value of the type. No content gets into the message.
 pub fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8], max_len: usize) -> Result<T, Fault> {
     check_length(what, bytes, max_len)?;
-    match bytes.split_first() {
-        None => Err(Fault::corrupt(format!("{what} is empty"))),
-        Some((&VERSION, body)) => decode_body(what, body),
-        Some((&found, _)) => {
-            Err(Fault::Version { what: what.to_owned(), found, supported: VERSION })
-        }
-    }
+    decode_body(what, body(what, bytes)?)
 }
 
 /// Decodes what [`encode_into`] appended; the value may borrow from it.
@@ -87,7 +85,9 @@ pub(crate) fn decode_bare<'a, T: Deserialize<'a>>(
 /// [`BatchTooLarge`] past [`MAX_BATCH_COMMANDS`] or [`MAX_ENTRY_BYTES`]: whoever gathers batches
 /// keeps below both.
 pub fn encode_batch(batch: &Batch) -> Result<Vec<u8>, BatchTooLarge> {
-    let bytes = encode(batch);
+    let about: usize = batch.commands.iter().map(Command::encoded_about).sum();
+    let mut bytes = Vec::with_capacity(about);
+    encode_over(batch, &mut bytes);
     if batch.commands.len() > MAX_BATCH_COMMANDS || bytes.len() > MAX_ENTRY_BYTES {
         return Err(BatchTooLarge { commands: batch.commands.len(), bytes: bytes.len() });
     }
@@ -106,6 +106,17 @@ pub fn decode_batch(bytes: &[u8]) -> Result<Batch, Fault> {
     Ok(batch)
 }
 
+/// What follows the version byte.
+fn body<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
+    match bytes.split_first() {
+        None => Err(Fault::corrupt(format!("{what} is empty"))),
+        Some((&VERSION, body)) => Ok(body),
+        Some((&found, _)) => {
+            Err(Fault::Version { what: what.to_owned(), found, supported: VERSION })
+        }
+    }
+}
+
 fn check_length(what: &str, bytes: &[u8], max_len: usize) -> Result<(), Fault> {
     let most = max_len.min(MAX_DECODE_BYTES);
     if bytes.len() > most {
@@ -115,9 +126,24 @@ fn check_length(what: &str, bytes: &[u8], max_len: usize) -> Result<(), Fault> {
     Ok(())
 }
 
+fn check_all_used(what: &str, left: usize) -> Result<(), Fault> {
+    match left {
+        0 => Ok(()),
+        left => Err(Fault::corrupt(format!("{what} has {left} bytes too many"))),
+    }
+}
+
+fn decode_body<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Fault> {
+    let (value, used) = decode_front(what, body)?;
+    check_all_used(what, body.len() - used)?;
+    Ok(value)
+}
+
+/// Decodes the value that `body` begins with; returns how long it is too.
+///
 /// bincode takes its memory bound as a constant, and counts up to eight bytes for one of input; so
 /// the bound is picked by the input's length from a short ladder.
-fn decode_body<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, Fault> {
+fn decode_front<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<(T, usize), Fault> {
     const SMALL: usize = 64 * 1024;
     const MEDIUM: usize = 1024 * 1024;
     if body.len() <= SMALL {
@@ -132,13 +158,8 @@ fn decode_body<'a, T: Deserialize<'a>>(what: &str, body: &'a [u8]) -> Result<T, 
 fn decode_within<'a, const MEMORY: usize, T: Deserialize<'a>>(
     what: &str,
     body: &'a [u8],
-) -> Result<T, Fault> {
+) -> Result<(T, usize), Fault> {
     let config: Configuration<LittleEndian, Varint, Limit<MEMORY>> = CONFIG.with_limit::<MEMORY>();
-    let (value, used) = bincode::serde::borrow_decode_from_slice(body, config)
-        .map_err(|_| Fault::corrupt(format!("{what} does not decode")))?;
-    if used != body.len() {
-        let left = body.len() - used;
-        return Err(Fault::corrupt(format!("{what} has {left} bytes too many")));
-    }
-    Ok(value)
+    bincode::serde::borrow_decode_from_slice(body, config)
+        .map_err(|_| Fault::corrupt(format!("{what} does not decode")))
 }

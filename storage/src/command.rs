@@ -4,9 +4,12 @@
 //! deterministic: each command gives a [`Reply`] or a [`Rejection`], the same on every node, and
 //! [`Effect`]s that tell the node which queues grew.
 
+use std::fmt;
+
 use bytes::Bytes;
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::{
     ClientId, ConversationId, ConversationKind, DeviceId, DeviceKind, Retention, UserId,
@@ -29,6 +32,30 @@ pub enum Actor {
     User(UserId),
     /// The application's back end, which may do all.
     Admin,
+}
+
+/// Takes bytes over by one copy. They must not share what they are read from: a message in memory would
+/// keep the whole entry there that it came with.
+fn copied<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+    struct Copied;
+
+    impl Visitor<'_> for Copied {
+        type Value = Bytes;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
+            Ok(Bytes::copy_from_slice(bytes))
+        }
+
+        fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+            Ok(bytes.into())
+        }
+    }
+
+    from.deserialize_bytes(Copied)
 }
 
 /// Names one attempt of a command, so that a node's own retry is told from a client's.
@@ -61,6 +88,7 @@ pub enum Command {
         /// The attempt.
         attempt: Attempt,
         /// The body.
+        #[serde(deserialize_with = "copied")]
         body: Bytes,
         /// The body's media type.
         content_type: Option<CompactString>,
@@ -132,6 +160,23 @@ pub enum Command {
         /// The highest sequence that the device has taken over.
         seq: u64,
     },
+}
+
+impl Command {
+    /// About how many bytes it takes encoded, from above but for names and content types that are very long.
+    pub fn encoded_about(&self) -> usize {
+        const FIXED: usize = 256;
+        FIXED
+            + match self {
+                Self::Send { body, .. } => body.len(),
+                Self::CreateConversation { members, .. }
+                | Self::AddMembers { members, .. }
+                | Self::RemoveMembers { members, .. } => {
+                    members.iter().map(|id| id.as_str().len() + 8).sum()
+                }
+                _ => 0,
+            }
+    }
 }
 
 /// What an accepted command answers.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use roost_raft::{MemberNode, NodeId, TransportError};
 use roost_storage::codec;
@@ -77,13 +78,23 @@ impl Transport {
         call: &Call,
         deadline: Instant,
     ) -> Result<Answer, TransportError> {
+        self.send(target, node, encoded(call), deadline).await
+    }
+
+    /// [`Transport::call`] with a call that was encoded.
+    pub(crate) async fn send(
+        &self,
+        target: NodeId,
+        node: Option<&MemberNode>,
+        call: Vec<Bytes>,
+        deadline: Instant,
+    ) -> Result<Answer, TransportError> {
         let unreachable = |reason: String| TransportError::Unreachable(reason);
-        let bytes = codec::encode(call);
         let live = timeout_at(deadline, self.connection(target, node))
             .await
             .map_err(|_| unreachable("no connection in time".to_owned()))?
             .map_err(unreachable)?;
-        let result = match timeout_at(deadline, live.connection.exchange(&bytes)).await {
+        let result = match timeout_at(deadline, live.connection.exchange(call)).await {
             Ok(result) => result,
             Err(_) => Err(TransportError::Timeout),
         };
@@ -171,9 +182,13 @@ impl Transport {
     }
 }
 
+fn encoded(call: &Call) -> Vec<Bytes> {
+    vec![codec::encode(call).into()]
+}
+
 async fn greet(connection: &dyn LinkConnection, own: &Hello) -> Result<Hello, String> {
-    let bytes = codec::encode(&Call::Hello(own.clone()));
-    let answer = connection.exchange(&bytes).await.map_err(|error| error.to_string())?;
+    let greeting = encoded(&Call::Hello(own.clone()));
+    let answer = connection.exchange(greeting).await.map_err(|error| error.to_string())?;
     match wire::decode("peer answer", &answer).map_err(|error| error.to_string())? {
         Answer::Hello(hello) => Ok(hello),
         Answer::Refused(reason) => Err(reason),
@@ -184,7 +199,6 @@ async fn greet(connection: &dyn LinkConnection, own: &Hello) -> Result<Hello, St
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
-    use bytes::Bytes;
     use tokio::sync::Semaphore;
 
     use super::super::link::PeerServer;
@@ -213,7 +227,7 @@ mod tests {
 
     #[async_trait]
     impl LinkConnection for Reluctant {
-        async fn exchange(&self, _: &[u8]) -> Result<Bytes, TransportError> {
+        async fn exchange(&self, _: Vec<Bytes>) -> Result<Bytes, TransportError> {
             self.asked.add_permits(1);
             self.answers.acquire().await.unwrap().forget();
             Ok(codec::encode(&Answer::Hello(hello(2))).into())

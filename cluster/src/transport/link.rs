@@ -46,8 +46,9 @@ pub trait Link: Send + Sync + 'static {
 /// A connection to a peer, as its calling side has it.
 #[async_trait]
 pub trait LinkConnection: Send + Sync + 'static {
-    /// One request with its answer. Requests of one connection may pass each other.
-    async fn exchange(&self, request: &[u8]) -> Result<Bytes, TransportError>;
+    /// One request, which comes in pieces, with its answer. Requests of one connection may pass each
+    /// other.
+    async fn exchange(&self, request: Vec<Bytes>) -> Result<Bytes, TransportError>;
 
     /// Whether it has ended.
     fn is_closed(&self) -> bool;
@@ -72,7 +73,7 @@ impl PeerServer {
     ///
     /// # Errors
     /// What is wrong with the request; it gets no answer.
-    pub async fn greet(&self, from: NodeId, request: &[u8]) -> Result<(Vec<u8>, bool), String> {
+    pub async fn greet(&self, from: NodeId, request: &Bytes) -> Result<(Vec<u8>, bool), String> {
         let Call::Hello(hello) = decode(request)? else { return Err("no greeting".to_owned()) };
         if hello.node_id != from {
             return Err(format!("node {from} greeted as node {}", hello.node_id));
@@ -92,12 +93,12 @@ impl PeerServer {
     ///
     /// # Errors
     /// What is wrong with the request; it gets no answer.
-    pub async fn answer(&self, from: NodeId, request: &[u8]) -> Result<Vec<u8>, String> {
+    pub async fn answer(&self, from: NodeId, request: &Bytes) -> Result<Vec<u8>, String> {
         let answer = self.member.call(from, decode(request)?).await;
         Ok(codec::encode(&answer))
     }
 }
 
-fn decode(request: &[u8]) -> Result<Call, String> {
-    wire::decode("peer call", request).map_err(|error| error.to_string())
+fn decode(request: &Bytes) -> Result<Call, String> {
+    wire::decode_call(request).map_err(|error| error.to_string())
 }

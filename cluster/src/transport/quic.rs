@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, Endpoint, RecvStream};
 use roost_raft::{NodeId, TransportError};
 
 use super::link::{Link, LinkClose, LinkConnection, PeerServer};
@@ -64,19 +64,39 @@ impl Link for QuicLink {
     }
 }
 
+/// Why a stream could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
+    #[error(transparent)]
+    Stream(#[from] quinn::ReadError),
+    #[error("more than {MAX_FRAME_BYTES} bytes")]
+    TooLong,
+}
+
+/// All bytes of a stream, in memory of their own: a piece as it comes keeps its whole datagrams.
+pub(crate) async fn read_all(receive: &mut RecvStream) -> Result<Bytes, Unread> {
+    let (mut pieces, mut len) = (Vec::new(), 0);
+    while let Some(piece) = receive.read_chunk(usize::MAX, true).await? {
+        len += piece.bytes.len();
+        if len > MAX_FRAME_BYTES {
+            return Err(Unread::TooLong);
+        }
+        pieces.push(piece.bytes);
+    }
+    Ok(pieces.concat().into())
+}
+
 struct QuicConnection(Connection);
 
 #[async_trait]
 impl LinkConnection for QuicConnection {
-    async fn exchange(&self, request: &[u8]) -> Result<Bytes, TransportError> {
+    async fn exchange(&self, mut request: Vec<Bytes>) -> Result<Bytes, TransportError> {
         let lost = |error: String| TransportError::Lost(error);
         let (mut send, mut receive) =
             self.0.open_bi().await.map_err(|error| lost(error.to_string()))?;
-        send.write_all(request).await.map_err(|error| lost(error.to_string()))?;
+        send.write_all_chunks(&mut request).await.map_err(|error| lost(error.to_string()))?;
         send.finish().map_err(|error| lost(error.to_string()))?;
-        let answer =
-            receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| lost(error.to_string()))?;
-        Ok(answer.into())
+        read_all(&mut receive).await.map_err(|error| lost(error.to_string()))
     }
 
     fn is_closed(&self) -> bool {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 
 use super::CLOSE_REFUSED;
 use super::link::PeerServer;
+use super::quic::read_all;
 use super::tls::peer_of;
-use crate::wire::MAX_FRAME_BYTES;
 
 /// How long a peer may take from its first packet to its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +34,7 @@ async fn connection(incoming: Incoming, server: PeerServer) -> Result<(), String
         let (answer, welcome) = greeted.inspect_err(|_| {
             connection.close(CLOSE_REFUSED, b"another node's certificate");
         })?;
-        reply(&mut send, &answer).await?;
+        reply(&mut send, answer).await?;
         match welcome {
             true => Ok((connection, from)),
             false => Err(format!("node {from} was refused")),
@@ -48,7 +49,7 @@ async fn connection(incoming: Incoming, server: PeerServer) -> Result<(), String
         tokio::spawn(async move {
             let served = async {
                 let answer = server.answer(from, &read(receive).await?).await?;
-                reply(&mut send, &answer).await
+                reply(&mut send, answer).await
             };
             if let Err(reason) = served.await {
                 tracing::debug!(peer = from, "peer call: {reason}");
@@ -61,11 +62,11 @@ async fn next_stream(connection: &Connection) -> Result<(SendStream, RecvStream)
     connection.accept_bi().await.map_err(|error| error.to_string())
 }
 
-async fn read(mut receive: RecvStream) -> Result<Vec<u8>, String> {
-    receive.read_to_end(MAX_FRAME_BYTES).await.map_err(|error| error.to_string())
+async fn read(mut receive: RecvStream) -> Result<Bytes, String> {
+    read_all(&mut receive).await.map_err(|error| error.to_string())
 }
 
-async fn reply(send: &mut SendStream, answer: &[u8]) -> Result<(), String> {
-    send.write_all(answer).await.map_err(|error| error.to_string())?;
+async fn reply(send: &mut SendStream, answer: Vec<u8>) -> Result<(), String> {
+    send.write_chunk(answer.into()).await.map_err(|error| error.to_string())?;
     send.finish().map_err(|error| error.to_string())
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use roost_storage::codec;
@@ -17,8 +18,8 @@ use crate::wire::{self, Reply, Request};
 
 impl Replica {
     /// Answers a peer's request.
-    pub async fn handle(&self, request: &[u8]) -> Vec<u8> {
-        let reply = match wire::decode::<Request>("peer request", request) {
+    pub async fn handle(&self, request: &Bytes) -> Vec<u8> {
+        let reply = match wire::decode_request(request) {
             Ok(request) => self.answer(request).await,
             Err(error) => Reply::Failed(error.to_string()),
         };

@@ -7,7 +7,7 @@
 //!          | purged | last | committed (positions) | vote
 //! frame    "\xf7RFM" | body length u32 | sequence u64 | crc32c u32 | body: records
 //! record   body length u32 | crc32c u32 | kind u8 | body
-//!   1 entry      term u64 | index u64 | payload
+//!   1 entry      term u64 | index u64 | kind u8 | payload
 //!   2 vote       vote
 //!   3 truncate   position
 //!   4 purge      position
@@ -33,7 +33,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::{LogEntry, LogState};
+use super::{KIND_BYTES, LogEntry, LogState};
 use crate::limits::MAX_ENTRY_BYTES;
 use crate::model::LogPosition;
 
@@ -50,7 +50,7 @@ pub(super) const FRAME_HEADER_BYTES: usize = 20;
 /// Bytes of a record before its body.
 pub(super) const RECORD_HEADER_BYTES: usize = 9;
 /// Bytes of an entry's record that are not payload.
-pub(super) const ENTRY_OVERHEAD_BYTES: usize = RECORD_HEADER_BYTES + 16;
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = RECORD_HEADER_BYTES + 16 + KIND_BYTES;
 /// Longest vote.
 pub(super) const MAX_VOTE_BYTES: usize = 1024;
 /// Longest record, with its header.
@@ -92,7 +92,7 @@ impl Record {
     /// Length of the encoded record in bytes.
     pub(super) fn encoded_len(&self) -> usize {
         let body = match self {
-            Self::Entry(entry) => 16 + entry.payload.len(),
+            Self::Entry(entry) => 16 + KIND_BYTES + entry.payload.len(),
             Self::Vote(vote) => 5 + vote.len(),
             Self::Truncate(position) | Self::Committed(position) => position_len(*position),
             Self::Purge(position) => position_len(Some(*position)),
@@ -111,6 +111,7 @@ impl Record {
             Self::Entry(entry) => {
                 out.put_u64(entry.position.term);
                 out.put_u64(entry.position.index);
+                out.put_u8(entry.kind);
                 out.put_slice(&entry.payload);
             }
             Self::Vote(vote) => put_vote(out, Some(vote)),
@@ -153,6 +154,8 @@ impl Record {
                     LogPosition { term: body.try_get_u64().ok()?, index: body.try_get_u64().ok()? };
                 Self::Entry(LogEntry {
                     position,
+                    // An entry of no bytes at all, which the format had once, is of the first kind.
+                    kind: body.try_get_u8().unwrap_or(0),
                     payload: Bytes::copy_from_slice(std::mem::take(body)),
                 })
             }
@@ -348,8 +351,9 @@ mod tests {
 
     fn record() -> impl Strategy<Value = Record> {
         prop_oneof![
-            (position(), payload())
-                .prop_map(|(position, payload)| Record::Entry(LogEntry { position, payload })),
+            (position(), any::<u8>(), payload()).prop_map(|(position, kind, payload)| {
+                Record::Entry(LogEntry { position, kind, payload })
+            }),
             payload().prop_map(Record::Vote),
             prop::option::of(position()).prop_map(Record::Truncate),
             position().prop_map(Record::Purge),

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::format::{ENTRY_OVERHEAD_BYTES, MAX_VOTE_BYTES};
-use super::{LogEntry, LogState};
+use super::{KIND_BYTES, LogEntry, LogState};
 use crate::Fault;
 use crate::limits::MAX_ENTRY_BYTES;
 use crate::model::LogPosition;
@@ -56,7 +56,7 @@ pub(super) struct Index {
     first: u64,
     slots: VecDeque<Slot>,
     /// Payloads of the last slots.
-    cache: VecDeque<Bytes>,
+    cache: VecDeque<(u8, Bytes)>,
     cached_bytes: usize,
     cache_bytes: usize,
     next_ticket: u64,
@@ -101,17 +101,15 @@ impl Index {
     /// Adds entries; all or, if one does not follow, none. Gives the first one's ticket.
     pub(super) fn append(&mut self, entries: &[LogEntry]) -> Result<u64, Fault> {
         let mut last = self.state.last;
-        for LogEntry { position, payload } in entries {
+        for LogEntry { position, payload, .. } in entries {
             if last.is_some_and(|last| {
                 last.index.checked_add(1) != Some(position.index) || position.term < last.term
             }) {
                 return Err(Fault::misuse(format!("append of {position:?} after {last:?}")));
             }
-            if payload.len() > MAX_ENTRY_BYTES {
-                return Err(Fault::misuse(format!(
-                    "append of {} bytes as one entry",
-                    payload.len()
-                )));
+            let bytes = KIND_BYTES + payload.len();
+            if bytes > MAX_ENTRY_BYTES {
+                return Err(Fault::misuse(format!("append of {bytes} bytes as one entry")));
             }
             last = Some(*position);
         }
@@ -130,7 +128,7 @@ impl Index {
             .push_back(Slot { term: entry.position.term, place: Place::Waiting(self.next_ticket) });
         self.next_ticket += 1;
         self.cached_bytes += entry.payload.len();
-        self.cache.push_back(entry.payload.clone());
+        self.cache.push_back((entry.kind, entry.payload.clone()));
         self.state.last = Some(entry.position);
     }
 
@@ -156,7 +154,7 @@ impl Index {
     }
 
     fn uncache_front(&mut self) {
-        if let Some(payload) = self.cache.pop_front() {
+        if let Some((_, payload)) = self.cache.pop_front() {
             self.cached_bytes -= payload.len();
         }
     }
@@ -192,7 +190,7 @@ impl Index {
         let kept = usize::try_from(end.saturating_sub(self.first)).unwrap_or(usize::MAX);
         while self.slots.len() > kept {
             self.slots.pop_back();
-            if let Some(payload) = self.cache.pop_back() {
+            if let Some((_, payload)) = self.cache.pop_back() {
                 self.cached_bytes -= payload.len();
             }
         }
@@ -255,12 +253,14 @@ impl Index {
         let uncached = self.slots.len() - self.cache.len();
         match (slot.checked_sub(uncached), place) {
             (Some(cached), _) => {
-                let payload = self.cache[cached].clone();
+                let (kind, payload) = self.cache[cached].clone();
                 let len = payload.len();
-                (Found::Cached(LogEntry { position, payload }), len)
+                (Found::Cached(LogEntry { position, kind, payload }), len)
             }
             (None, Place::Written(location)) => {
-                (Found::Stored(position, location), location.len as usize - ENTRY_OVERHEAD_BYTES)
+                // An entry of no bytes at all has no kind either.
+                let len = (location.len as usize).saturating_sub(ENTRY_OVERHEAD_BYTES);
+                (Found::Stored(position, location), len)
             }
             (None, Place::Waiting(_)) => unreachable!("payloads stay until they are written"),
         }

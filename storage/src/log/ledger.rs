@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn entry(index: u64) -> Record {
-        Record::Entry(LogEntry { position: at(index), payload: Bytes::new() })
+        Record::Entry(LogEntry { position: at(index), kind: 0, payload: Bytes::new() })
     }
 
     #[test]

@@ -50,12 +50,17 @@ use crate::Fault;
 use crate::fs::{Disk, DiskFile};
 use crate::model::LogPosition;
 
-/// One entry as the log keeps it; the payload's meaning is its owner's.
+/// Bytes of an entry's kind.
+pub const KIND_BYTES: usize = 1;
+
+/// One entry as the log keeps it; what kind and payload mean is its owner's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// Its position.
     pub position: LogPosition,
-    /// Its content, at most [`MAX_ENTRY_BYTES`](crate::limits::MAX_ENTRY_BYTES).
+    /// Its kind.
+    pub kind: u8,
+    /// Its content; with the kind at most [`MAX_ENTRY_BYTES`](crate::limits::MAX_ENTRY_BYTES).
     pub payload: Bytes,
 }
 

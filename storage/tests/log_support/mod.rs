@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use roost_storage::Fault;
 use roost_storage::fs::Disk;
 use roost_storage::log::{Done, Log, LogEntry, LogOptions, LogState};
@@ -72,7 +72,10 @@ pub(crate) fn at(term: u64, index: u64) -> LogPosition {
 }
 
 pub(crate) fn entry(term: u64, index: u64, payload: impl Into<Bytes>) -> LogEntry {
-    LogEntry { position: at(term, index), payload: payload.into() }
+    let mut payload: Bytes = payload.into();
+    // The first byte of an entry's content is its kind.
+    let kind = if payload.is_empty() { 0 } else { payload.get_u8() };
+    LogEntry { position: at(term, index), kind, payload }
 }
 
 pub(crate) const DIR: &str = "log";

@@ -91,7 +91,7 @@ async fn answer(
     connections: &Mutex<BTreeMap<u64, bool>>,
     from: NodeId,
     conn: u64,
-    request: &[u8],
+    request: &Bytes,
 ) -> Option<Bytes> {
     let greeted = *connections.lock().get(&conn)?;
     if greeted {
@@ -107,12 +107,12 @@ async fn answer(
 
 #[async_trait]
 impl LinkConnection for SimConnection {
-    async fn exchange(&self, request: &[u8]) -> Result<Bytes, TransportError> {
+    async fn exchange(&self, request: Vec<Bytes>) -> Result<Bytes, TransportError> {
         let lost = || TransportError::Lost("connection lost".to_owned());
         if self.is_closed() {
             return Err(lost());
         }
-        let (conn, bytes) = (self.conn, Bytes::copy_from_slice(request));
+        let (conn, bytes) = (self.conn, Bytes::from(request.concat()));
         let answer =
             self.net.call(self.own, self.target, conn, |call| What::Request { call, conn, bytes });
         match answer.await {

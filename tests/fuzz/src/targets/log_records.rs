@@ -39,7 +39,7 @@ impl Target for LogRecords {
         let (log, mut driver) = open(&disk).expect("an empty disk");
         let at = |index| LogPosition { term: 1, index };
         for (index, payload) in (0..).zip(disk::batches()) {
-            let entry = LogEntry { position: at(index), payload: payload.into() };
+            let entry = LogEntry { position: at(index), kind: 1, payload: payload.into() };
             log.append(vec![entry], Box::new(|_| {})).expect("an open log");
             driver.write_waiting();
         }

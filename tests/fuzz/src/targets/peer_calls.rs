@@ -1,5 +1,6 @@
 //! What nodes say to each other: the calls and answers of `cluster`, and Raft's messages in them.
 
+use bytes::Bytes;
 use roost_cluster::fuzzing;
 use roost_raft::wire::{self, MAX_MESSAGE_BYTES};
 use roost_storage::codec;
@@ -36,7 +37,14 @@ impl Target for PeerCalls {
             let again = fuzzing::answer(&encoded).ok();
             assert_eq!(again, Some(encoded), "an answer reads back differently");
         }
-        let request: Result<wire::Request, _> = codec::decode("request", input, MAX_MESSAGE_BYTES);
+        let request = wire::decode_request(&Bytes::copy_from_slice(input));
+        if let Ok(request) = &request {
+            let by_its_type: wire::Request =
+                codec::decode("request", input, MAX_MESSAGE_BYTES).expect("a request by its type");
+            let encoded = codec::encode(request);
+            assert_eq!(codec::encode(&by_its_type), encoded, "a request of two readings");
+            assert_eq!(wire::encode_request(request).concat(), encoded);
+        }
         let reply: Result<wire::Reply, _> = codec::decode("reply", input, MAX_MESSAGE_BYTES);
         said += &format!("{} | {}", outcome(request), outcome(reply));
         said += &outcome(codec::decode_batch(input));
