@@ -84,14 +84,14 @@ impl Segments {
 
     /// Makes the folder if needed, and lists the segments' numbers, ascending.
     pub(super) fn list(&self) -> Result<Vec<u32>, Fault> {
-        let failed = |source| Fault::io(format!("open {}", self.dir.display()), source);
+        let failed = |source| Fault::io(format!("create {}", self.dir.display()), source);
         self.disk.create_dir_all(&self.dir).map_err(failed)?;
         self.numbers(".log")
     }
 
     /// The numbers of the files whose names end so, ascending.
     fn numbers(&self, suffix: &str) -> Result<Vec<u32>, Fault> {
-        let failed = |source| Fault::io(format!("open {}", self.dir.display()), source);
+        let failed = |source| Fault::io(format!("list {}", self.dir.display()), source);
         let names = self.disk.list(&self.dir).map_err(failed)?;
         let number_of = |name: &String| {
             let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 10)?;

@@ -21,7 +21,8 @@ const MOST_TIME: Duration = Duration::from_secs(8);
 pub(super) struct Spares {
     /// Each message asks for one file, and says how much time there is.
     wanted: SyncSender<Duration>,
-    ready: Receiver<Blank>,
+    /// What came of it: none where the disk failed.
+    ready: Receiver<Option<Blank>>,
     /// Whether a file was asked for and not taken yet. A second one would be the same file.
     asked: bool,
     /// From one segment to the next.
@@ -37,14 +38,10 @@ impl Spares {
         let (give, ready) = sync_channel(1);
         let work = move || {
             while let Ok(time) = wishes.recv() {
-                let spare = match prepare(&segments, time, &wishes) {
-                    Ok(spare) => spare,
-                    Err(error) => {
-                        tracing::debug!(%error, "no file for a later segment of the log");
-                        break;
-                    }
-                };
-                if give.send(spare).is_err() {
+                let spare = prepare(&segments, time, &wishes).inspect_err(|error| {
+                    tracing::debug!(%error, "no file for a later segment of the log");
+                });
+                if give.send(spare.ok()).is_err() {
                     break;
                 }
             }
@@ -62,7 +59,7 @@ impl Spares {
     pub(super) fn take(&mut self) -> Option<Blank> {
         let blank = self.ready.try_recv().ok()?;
         self.asked = false;
-        Some(blank)
+        blank
     }
 
     /// Notes that a segment was begun, and asks for the next one's file if it is `wanted`. One that was
@@ -102,10 +99,14 @@ mod tests {
     use crate::fs::sim::SimDisk;
     use crate::log::LogOptions;
 
-    /// The smallest segments that are filled in several parts.
     fn segments() -> Segments {
+        segments_on(SimDisk::new())
+    }
+
+    /// The smallest segments that are filled in several parts.
+    fn segments_on(disk: SimDisk) -> Segments {
         let options = LogOptions { segment_bytes: 1024 * 1024, ..LogOptions::default() };
-        let segments = Segments::new(Arc::new(SimDisk::new()), Path::new("log"), options);
+        let segments = Segments::new(Arc::new(disk), Path::new("log"), options);
         assert!(segments.list().unwrap().is_empty());
         segments
     }
@@ -119,6 +120,28 @@ mod tests {
         let blank = prepare(&segments, time, &wishes).unwrap();
         assert!(began.elapsed() >= time);
         assert_eq!(blank.len().unwrap(), segments.usual_bytes());
+    }
+
+    /// The next file, once it came to something or nothing.
+    fn taken(spares: &mut Spares) -> Option<Blank> {
+        spares.ask(Duration::ZERO);
+        while spares.asked {
+            if let Some(blank) = spares.take() {
+                return Some(blank);
+            }
+            std::thread::yield_now();
+        }
+        None
+    }
+
+    #[test]
+    fn a_disk_that_was_full_for_a_while_gives_files_later() {
+        let disk = SimDisk::new();
+        let mut spares = Spares::start(segments_on(disk.clone())).unwrap();
+        disk.fill_at(disk.operations() + 10);
+        assert!(taken(&mut spares).is_none());
+        disk.make_room();
+        assert!(taken(&mut spares).is_some());
     }
 
     #[test]

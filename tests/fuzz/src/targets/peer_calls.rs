@@ -8,6 +8,10 @@ use roost_storage::codec;
 use super::outcome;
 use crate::Target;
 
+/// An append of one batch, as `raft/tests/golden.rs` pins it.
+const APPEND: [u8; 28] =
+    *b"\x01\x00\x03\x01\x02\x01\x01\x02\xfb\x2b\x01\x01\x03\xfb\x2c\x01\x01\x05batch\x01\x02\xfb\x2b\x01";
+
 pub(super) struct PeerCalls;
 
 impl Target for PeerCalls {
@@ -18,6 +22,7 @@ impl Target for PeerCalls {
     fn corpus(&self) -> Vec<Vec<u8>> {
         let mut corpus = fuzzing::samples();
         corpus.extend(super::disk::batches());
+        corpus.push(APPEND.to_vec());
         corpus
     }
 
