@@ -38,11 +38,19 @@ pub struct BatchTooLarge {
 
 const CONFIG: Configuration<LittleEndian, Varint> = bincode::config::standard();
 
+/// Room for what most values take: growing to it byte by byte would copy them several times.
+const USUAL_BYTES: usize = 64;
+
 /// Encodes a value, with the version byte in front.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
-    encode_into(value, &mut bytes);
-    bytes
+    encode_about(value, USUAL_BYTES)
+}
+
+/// [`encode`] where the value takes about so many bytes.
+pub fn encode_about<T: Serialize>(value: &T, bytes: usize) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(bytes);
+    encode_over(value, &mut encoded);
+    encoded
 }
 
 /// Replaces what is in `bytes` by what [`encode`] gives.
@@ -85,9 +93,7 @@ pub(crate) fn decode_bare<'a, T: Deserialize<'a>>(
 /// [`BatchTooLarge`] past [`MAX_BATCH_COMMANDS`] or [`MAX_ENTRY_BYTES`]: whoever gathers batches
 /// keeps below both.
 pub fn encode_batch(batch: &Batch) -> Result<Vec<u8>, BatchTooLarge> {
-    let about: usize = batch.commands.iter().map(Command::encoded_about).sum();
-    let mut bytes = Vec::with_capacity(about);
-    encode_over(batch, &mut bytes);
+    let bytes = encode_about(batch, batch.commands.iter().map(Command::encoded_about).sum());
     if batch.commands.len() > MAX_BATCH_COMMANDS || bytes.len() > MAX_ENTRY_BYTES {
         return Err(BatchTooLarge { commands: batch.commands.len(), bytes: bytes.len() });
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roost_raft::{MemberNode, NodeId, TransportError};
 use roost_storage::codec;
+use roost_storage::command::Command;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, LinkClose, LinkConnection};
@@ -183,7 +184,13 @@ impl Transport {
 }
 
 fn encoded(call: &Call) -> Vec<Bytes> {
-    vec![codec::encode(call).into()]
+    let bytes = match call {
+        Call::Forward { commands, .. } => {
+            codec::encode_about(call, commands.iter().map(Command::encoded_about).sum())
+        }
+        _ => codec::encode(call),
+    };
+    vec![bytes.into()]
 }
 
 async fn greet(connection: &dyn LinkConnection, own: &Hello) -> Result<Hello, String> {

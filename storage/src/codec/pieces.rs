@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{VERSION, check_length, decode_front, encode_into};
+use super::{USUAL_BYTES, VERSION, check_length, decode_front, encode_into};
 use crate::Fault;
 
 /// Shorter bytes are copied: a piece of their own would cost more.
@@ -23,7 +23,9 @@ pub struct Writer {
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { whole: Vec::new(), last: vec![VERSION] }
+        let mut last = Vec::with_capacity(USUAL_BYTES);
+        last.push(VERSION);
+        Self { whole: Vec::new(), last }
     }
 }
 
