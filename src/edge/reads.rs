@@ -246,7 +246,7 @@ impl Reads {
 
     /// Looks at a few records, in place.
     fn look<T>(&self, look: impl FnOnce(&View<'_>) -> Result<T, Fault>) -> Result<T, ErrorBody> {
-        seen(self.cluster.store().try_view(look))
+        outcome(self.cluster.store().try_view(look))
     }
 
     /// Makes a query on a thread that may block.
@@ -254,7 +254,7 @@ impl Reads {
         &self,
         query: impl FnOnce(&View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, ErrorBody> {
-        seen(self.blocking(move |store| store.try_view(query)).await?)
+        outcome(self.blocking(move |store| store.try_view(query)).await?)
     }
 
     /// Asks the store, on a thread that may block, for what no install holds back.
@@ -276,8 +276,8 @@ impl Reads {
     }
 }
 
-/// What a query found; `None` was not asked, for a snapshot is being installed.
-fn seen<T>(found: Option<Result<T, Fault>>) -> Result<T, ErrorBody> {
+/// What came of a query; `None` was not asked, for a snapshot is being installed.
+fn outcome<T>(found: Option<Result<T, Fault>>) -> Result<T, ErrorBody> {
     match found {
         Some(found) => found.map_err(|why| fault(&why)),
         None => Err(error(ErrorCode::NotAvailable, "this node takes in a snapshot")),
