@@ -52,6 +52,8 @@ bugs! {
     HintLost = "hint-lost",
     /// Connecting moves the cursor to what will be pushed.
     CursorByPush = "cursor-by-push",
+    /// What is known of a record that left the hot tier once is not renewed when it leaves it again.
+    RecentNotRenewed = "recent-not-renewed",
     /// A snapshot leaves the dedup window out.
     SnapshotWithoutDedup = "snapshot-without-dedup",
     /// Of an interrupted checkpoint, only half of the changes are put again.

@@ -1,4 +1,5 @@
-//! Looking up one record: the newest generation that knows it says what it is, else the cold tier.
+//! Looking up one record: the newest generation that knows it says what it is, else what
+//! left them lately ([`Recent`]), else the cold tier.
 //!
 //! The apply path and the queries share these lookups and differ in how they hold the hot tier:
 //! see [`Lookup::in_hot`]. Nobody who looks up holds back others while the cold tier is read.
@@ -9,6 +10,7 @@
 use std::sync::Arc;
 
 use super::hot::Hot;
+use super::recent::Recent;
 use super::{keys, records};
 use crate::Fault;
 use crate::cold::Cold;
@@ -22,6 +24,9 @@ pub(super) trait Lookup {
     /// Looks at the hot tier, for as short as possible.
     fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T;
 
+    /// What left the hot tier lately.
+    fn recent(&self) -> &Recent;
+
     /// The cold tier.
     fn cold(&self) -> &Cold;
 
@@ -29,7 +34,7 @@ pub(super) trait Lookup {
     fn conversation(&self, id: &ConversationId) -> Result<Option<ConversationRecord>, Fault> {
         let known =
             self.in_hot(|hot| hot.find(|tier| Some(tier.conversations.get(id)?.record.clone())));
-        match known {
+        match known.or_else(|| self.recent().conversation(id)) {
             Some(record) => Ok(Some(record)),
             None => stored(self.cold(), "a conversation", &keys::conversation(id)),
         }
@@ -38,7 +43,7 @@ pub(super) trait Lookup {
     /// A conversation's members; empty if it has none.
     fn members(&self, id: &ConversationId) -> Result<Arc<Members>, Fault> {
         let known = self.in_hot(|hot| hot.find(|tier| tier.conversations.get(id)?.members.clone()));
-        match known {
+        match known.or_else(|| self.recent().members(id)) {
             Some(members) => Ok(members),
             None => {
                 let members = stored(self.cold(), "a conversation's members", &keys::members(id))?;
@@ -50,7 +55,7 @@ pub(super) trait Lookup {
     /// A user's record; `None` for one that was never named.
     fn user(&self, id: &UserId) -> Result<Option<UserRecord>, Fault> {
         let known = self.in_hot(|hot| hot.find(|tier| Some(tier.users.get(id)?.record)));
-        match known {
+        match known.or_else(|| self.recent().user(id)) {
             Some(record) => Ok(Some(record)),
             None => stored(self.cold(), "a user", &keys::user(id)),
         }
@@ -68,7 +73,7 @@ pub(super) trait Lookup {
                 Some(tier.membership(*slot).cloned())
             })
         });
-        match known {
+        match known.or_else(|| self.recent().membership(user, conversation).map(Some)) {
             Some(record) => Ok(record),
             None => stored(self.cold(), "a membership", &keys::membership(user, conversation)),
         }

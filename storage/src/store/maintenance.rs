@@ -55,6 +55,10 @@ impl Store {
                 sink(change)
             })
         })?;
+        let leaving = self.hot.read().warm.clone();
+        if let Some(leaving) = leaving {
+            self.recent.take_in(&leaving, || pace.step(|| self.is_pressed()));
+        }
         let released = {
             let _between_batches = self.applier.lock();
             *self.checkpointed.write() = state.clone();
@@ -132,6 +136,7 @@ impl Store {
             *working = Some(Learning::over(&state));
             *self.checkpointed.write() = state.clone();
             *self.hot.write() = Hot::over(state);
+            self.recent.clear();
             self.segments.lock().clear();
             self.room.notify_all();
             Ok(applied_state)

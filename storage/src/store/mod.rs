@@ -10,8 +10,8 @@
 //! ```
 //!
 //! In reading order: `types` (what goes in and out), `keys` and `records` (what is stored),
-//! `runs` (how queues are packed), `dedup`, `window` and `seen`, `digest`, `hot` (the generations), `lookup`, `tx` and
-//! `writer` (how handlers read and change), `apply` (the handlers), `checkpoint`, `query`,
+//! `runs` (how queues are packed), `dedup`, `window` and `seen`, `digest`, `hot` (the generations), `recent`,
+//! `lookup`, `tx` and `writer` (how handlers read and change), `apply` (the handlers), `checkpoint`, `query`,
 //! `recount`, `maintenance` (checkpoints and snapshots as a whole).
 //!
 //! Promised: equal logs give equal states, whatever the times of checkpoints, restarts and snapshot
@@ -34,6 +34,7 @@ mod window;
 mod seen;
 mod digest;
 mod hot;
+mod recent;
 mod lookup;
 mod tx;
 mod writer;
@@ -53,6 +54,7 @@ use self::health::Health;
 use self::hot::Hot;
 pub use self::query::View;
 use self::query::messages::SegmentCache;
+use self::recent::Recent;
 use self::records::State;
 use self::seen::Learning;
 use self::tx::{Ledger, Tx};
@@ -89,6 +91,7 @@ pub struct Store {
     /// Held shared by queries, and exclusively while a snapshot replaces everything.
     gate: RwLock<()>,
     hot: RwLock<Hot>,
+    recent: Recent,
     segments: Mutex<SegmentCache>,
 }
 
@@ -111,7 +114,6 @@ impl Store {
             recount::verify(&cold, &state)?;
         }
         Ok(Self {
-            options,
             cold,
             health: Health::default(),
             maintenance: Mutex::new(Some(Learning::over(&state))),
@@ -121,7 +123,9 @@ impl Store {
             pressure: Condvar::new(),
             gate: RwLock::default(),
             hot: RwLock::new(Hot::over(state)),
+            recent: Recent::with_room(options.dirty_bytes / 2),
             segments: Mutex::default(),
+            options,
         })
     }
 
@@ -138,7 +142,8 @@ impl Store {
         self.wait_for_room(&mut ledger)?;
         let hot = self.hot.upgradable_read();
         let shard = self.options.shard;
-        let mut tx = Tx { hot, cold: &self.cold, ledger: &mut ledger, shard };
+        let (recent, cold) = (&self.recent, &self.cold);
+        let mut tx = Tx { hot, recent, cold, ledger: &mut ledger, shard };
         let applied =
             apply::check_position(tx.ledger.state.applied, position, self.options.index_gaps)
                 .and_then(|()| apply::entry(&mut tx, position, payload))
@@ -367,7 +372,8 @@ impl Store {
     }
 
     fn behind<'a>(&'a self, gate: RwLockReadGuard<'a, ()>) -> View<'a> {
-        View { _gate: gate, hot: &self.hot, cold: &self.cold, segments: &self.segments }
+        let Self { hot, recent, cold, segments, .. } = self;
+        View { _gate: gate, hot, recent, cold, segments }
     }
 
     /// Runs what may fault: not after a fault, and the first one stops the store. The caller holds

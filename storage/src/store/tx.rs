@@ -17,6 +17,7 @@ use super::dedup::{self, DedupHash, DedupKey, DedupKeyRef, DedupRecord, Fingerpr
 use super::hot::{Hot, MEMBER_BYTES, Recipient, slot};
 use super::keys;
 use super::lookup::{self, Lookup};
+use super::recent::Recent;
 use super::records::{self, State};
 use super::seen::Seen;
 use super::writer::Writer;
@@ -129,6 +130,7 @@ pub(super) enum Admission {
 /// One batch's way to the state.
 pub(super) struct Tx<'a> {
     pub(super) hot: RwLockUpgradableReadGuard<'a, Hot>,
+    pub(super) recent: &'a Recent,
     pub(super) cold: &'a Cold,
     pub(super) ledger: &'a mut Ledger,
     pub(super) shard: ShardId,
@@ -137,6 +139,10 @@ pub(super) struct Tx<'a> {
 impl Lookup for Tx<'_> {
     fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
         look(&self.hot)
+    }
+
+    fn recent(&self) -> &Recent {
+        self.recent
     }
 
     fn cold(&self) -> &Cold {

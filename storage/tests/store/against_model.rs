@@ -397,10 +397,7 @@ proptest! {
         let pause = Pause::default();
         let fresh = {
             let pause = pause.clone();
-            move || {
-                let (inner, pause) = (MemoryEngine::new(), pause.clone());
-                Arc::new(PausingEngine { inner, pause }) as Arc<dyn Engine>
-            }
+            move || Arc::new(PausingEngine::under(&pause)) as Arc<dyn Engine>
         };
         // Under this bound no entry waits for the checkpoint that waits for it.
         let mut trio = Trio::new(64 << 20, Box::new(fresh));

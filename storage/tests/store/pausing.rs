@@ -1,7 +1,8 @@
 //! An engine that stops in the middle of a write until it is told to go on, so that a test can look
-//! at the store while a checkpoint is half written.
+//! at the store while a checkpoint is half written. It also counts what is asked of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use parking_lot::Mutex;
@@ -28,10 +29,22 @@ impl Pause {
 }
 
 /// A [`MemoryEngine`] under a [`Pause`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PausingEngine {
     pub(crate) inner: MemoryEngine,
     pub(crate) pause: Pause,
+    gets: AtomicUsize,
+}
+
+impl PausingEngine {
+    pub(crate) fn under(pause: &Pause) -> Self {
+        Self { pause: pause.clone(), ..Self::default() }
+    }
+
+    /// How often a single key's value was asked for.
+    pub(crate) fn gets(&self) -> usize {
+        self.gets.load(Ordering::Relaxed)
+    }
 }
 
 impl Engine for PausingEngine {
@@ -47,6 +60,7 @@ impl Engine for PausingEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         self.inner.get(key)
     }
 

@@ -291,7 +291,7 @@ fn who_must_not_wait_is_told_of_an_install() {
     let snapshot = source.store.export_snapshot().unwrap();
 
     let pause = Pause::default();
-    let engine = PausingEngine { inner: MemoryEngine::new(), pause: pause.clone() };
+    let engine = PausingEngine::under(&pause);
     let node = Node::with(Arc::new(engine), options());
     let path = node.store.incoming_snapshot_path();
     copy(&source.disk, &snapshot.path, &node.disk, &path);
@@ -311,4 +311,68 @@ fn who_must_not_wait_is_told_of_an_install() {
         assert_eq!(waiting.join().unwrap().unwrap().tail, all);
     });
     assert_eq!(look().unwrap().unwrap().tail, all);
+}
+
+/// Makes checkpoints, with something new in each, until nothing of before is in the hot tier.
+fn let_go(node: &mut Node) {
+    for n in 0..4 {
+        let name = format!("other-{}-{n}", node.log.len());
+        node.run(send_to("xavier", "yvonne", &name, "x")).unwrap();
+        node.store.checkpoint().unwrap();
+    }
+}
+
+#[test]
+fn what_left_the_hot_tier_lately_is_not_looked_up_in_tables() {
+    let engine = Arc::new(PausingEngine::default());
+    let mut node = Node::with(Arc::<PausingEngine>::clone(&engine), options());
+    let group = node.group("alice", &["bob", "carol"]);
+    node.run(send("alice", &group, "c1", "one")).unwrap();
+    let_go(&mut node);
+    // Each of these looks for the sender's membership, the conversation, its members and their queues.
+    let before = engine.gets();
+    node.run(send("alice", &group, "c2", "two")).unwrap();
+    assert_eq!(node.store.queue_bounds(&user("carol")).unwrap().tail, 3);
+    assert_eq!(engine.gets(), before);
+
+    // What changed since counts, not what was taken in first.
+    node.run(remove(by("alice"), &group, &["bob"])).unwrap();
+    node.run(send("alice", &group, "c3", "three")).unwrap();
+    let_go(&mut node);
+    node.run(send("bob", &group, "c4", "four")).unwrap_err();
+    node.run(send("alice", &group, "c5", "five")).unwrap();
+    assert_eq!(node.queue("carol").len(), 6);
+    assert_eq!(node.queue("bob").len(), 4);
+    let (_, digest, counts) = node.store.recount().unwrap();
+    assert_eq!((digest, counts), (node.store.digest().1, node.store.counts()));
+}
+
+#[test]
+fn an_install_leaves_nothing_of_what_was_known_before() {
+    let mut source = Node::new();
+    let group = source.group("alice", &["bob", "carol"]);
+    let_go(&mut source);
+    let mut behind = Node::new();
+    replay(&behind.store, &source.log);
+    behind.log.clone_from(&source.log);
+    let_go(&mut behind);
+
+    // The same entries again, and more, as the other node had them.
+    source.log.clone_from(&behind.log);
+    replay(&source.store, &source.log);
+    source.run(remove(by("alice"), &group, &["bob"])).unwrap();
+    source.run(send("alice", &group, "c1", "one")).unwrap();
+    source.store.checkpoint().unwrap();
+    let snapshot = source.store.export_snapshot().unwrap();
+    let path = behind.store.incoming_snapshot_path();
+    copy(&source.disk, &snapshot.path, &behind.disk, &path);
+    behind.store.import_snapshot(&path).unwrap();
+    behind.log.clone_from(&source.log);
+
+    for node in [&mut source, &mut behind] {
+        node.run(send("bob", &group, "c2", "two")).unwrap_err();
+        node.run(send("alice", &group, "c3", "three")).unwrap();
+    }
+    assert_eq!(behind.store.digest(), source.store.digest());
+    assert_eq!(behind.queue("carol"), source.queue("carol"));
 }

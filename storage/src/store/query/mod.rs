@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use self::messages::SegmentCache;
 use super::hot::Hot;
 use super::lookup::Lookup;
+use super::recent::Recent;
 use crate::Fault;
 use crate::cold::Cold;
 use crate::model::{ConversationId, ConversationRecord, Members};
@@ -30,6 +31,7 @@ use crate::model::{ConversationId, ConversationRecord, Members};
 pub struct View<'a> {
     pub(super) _gate: RwLockReadGuard<'a, ()>,
     pub(super) hot: &'a RwLock<Hot>,
+    pub(super) recent: &'a Recent,
     pub(super) cold: &'a Cold,
     pub(super) segments: &'a Mutex<SegmentCache>,
 }
@@ -60,6 +62,10 @@ impl View<'_> {
 impl Lookup for View<'_> {
     fn in_hot<T>(&self, look: impl FnOnce(&Hot) -> T) -> T {
         look(&self.hot.read())
+    }
+
+    fn recent(&self) -> &Recent {
+        self.recent
     }
 
     fn cold(&self) -> &Cold {
