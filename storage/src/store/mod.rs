@@ -123,7 +123,7 @@ impl Store {
             pressure: Condvar::new(),
             gate: RwLock::default(),
             hot: RwLock::new(Hot::over(state)),
-            recent: Recent::with_room(options.dirty_bytes / 2),
+            recent: Recent::with_room(options.recent_bytes()),
             segments: Mutex::default(),
             options,
         })

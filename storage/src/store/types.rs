@@ -30,6 +30,11 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// Bytes of records that are kept in memory once they left the hot tier, at most.
+    pub(super) fn recent_bytes(&self) -> usize {
+        self.dirty_bytes / 2
+    }
+
     /// Bytes of the active generation from which on a checkpoint is due: half of those that may be dirty,
     /// or less to come into step.
     pub(super) fn due_bytes(&self, in_step: bool) -> usize {
