@@ -55,6 +55,7 @@ impl Store {
                 sink(change)
             })
         })?;
+        // On a line of its own: the lock is let go of before the rest, which takes a while.
         let leaving = self.hot.read().warm.clone();
         if let Some(leaving) = leaving {
             self.recent.take_in(&leaving, || pace.step(|| self.is_pressed()));

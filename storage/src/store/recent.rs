@@ -49,10 +49,10 @@ impl Recent {
     pub(super) fn with_room(bytes: usize) -> Self {
         // Users are far more than conversations, and small; lists of members are large.
         Self {
-            users: Records::with_room(bytes / 2),
-            conversations: Records::with_room(bytes / 8),
-            members: Records::with_room(bytes / 4),
-            memberships: Records::with_room(bytes / 8),
+            users: with_room(bytes / 2),
+            conversations: with_room(bytes / 8),
+            members: with_room(bytes / 4),
+            memberships: with_room(bytes / 8),
         }
     }
 
@@ -60,22 +60,22 @@ impl Recent {
     /// of its entries.
     pub(super) fn take_in(&self, generation: &Generation, mut step: impl FnMut()) {
         for (id, entry) in &generation.conversations {
-            self.conversations.set(id.clone(), entry.record.clone());
+            self.conversations.insert(id.clone(), entry.record.clone());
             if let Some(members) = &entry.members {
-                self.members.set(id.clone(), Arc::clone(members));
+                self.members.insert(id.clone(), Arc::clone(members));
             }
             step();
         }
         for (id, entry) in &generation.users {
             if !planted::is(Bug::RecentNotRenewed) || self.users.get(id).is_none() {
-                self.users.set(id.clone(), entry.record);
+                self.users.insert(id.clone(), entry.record);
             }
             for (conversation, slot) in &entry.memberships {
                 match generation.membership(*slot) {
                     Some(record) => {
-                        self.memberships.set((id.clone(), conversation.clone()), record.clone());
+                        self.memberships.insert((id.clone(), conversation.clone()), record.clone());
                     }
-                    None => self.memberships.remove(&Pair(id, conversation)),
+                    None => drop(self.memberships.remove(&Pair(id, conversation))),
                 }
             }
             step();
@@ -115,43 +115,24 @@ impl Recent {
     }
 }
 
-/// The records of one kind.
-#[derive(Debug)]
-struct Records<K, V>(Cache<K, V, Weight, ahash::RandomState>);
+/// The records of one kind. One that grew past the room of its part is not kept, and not as it was
+/// before either.
+type Records<K, V> = Cache<K, V, Weight, ahash::RandomState>;
 
-impl<K, V> Records<K, V>
+fn with_room<K, V>(bytes: usize) -> Records<K, V>
 where
     K: Weigh + Eq + std::hash::Hash,
     V: Weigh + Clone,
 {
-    fn with_room(bytes: usize) -> Self {
-        let smallest = size_of::<K>() + size_of::<V>() + ENTRY_BYTES;
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(bytes / smallest)
-            .weight_capacity(bytes as u64)
-            .ghost_allocation(REMEMBERED)
-            .shards(PARTS)
-            .build()
-            .expect("all that it asks for is set");
-        let lifecycle = DefaultLifecycle::default();
-        Self(Cache::with_options(options, Weight, ahash::RandomState::new(), lifecycle))
-    }
-
-    fn set(&self, key: K, value: V) {
-        self.0.insert(key, value);
-    }
-
-    fn get<Q: ?Sized + std::hash::Hash + Equivalent<K>>(&self, key: &Q) -> Option<V> {
-        self.0.get(key)
-    }
-
-    fn remove<Q: ?Sized + std::hash::Hash + Equivalent<K>>(&self, key: &Q) {
-        self.0.remove(key);
-    }
-
-    fn clear(&self) {
-        self.0.clear();
-    }
+    let smallest = size_of::<K>() + size_of::<V>() + ENTRY_BYTES;
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(bytes / smallest)
+        .weight_capacity(bytes as u64)
+        .ghost_allocation(REMEMBERED)
+        .shards(PARTS)
+        .build()
+        .expect("all that it asks for is set");
+    Cache::with_options(options, Weight, ahash::RandomState::new(), DefaultLifecycle::default())
 }
 
 /// A membership's key, borrowed.
@@ -176,8 +157,13 @@ impl<K: Weigh, V: Weigh> Weighter<K, V> for Weight {
 
 trait Weigh {
     /// Bytes that it takes outside of itself.
-    fn heap(&self) -> usize;
+    fn heap(&self) -> usize {
+        0
+    }
 }
+
+impl Weigh for UserRecord {}
+impl Weigh for MembershipRecord {}
 
 /// Short texts lie in their ids.
 fn text_heap(text: &str) -> usize {
@@ -202,18 +188,6 @@ impl Weigh for (UserId, ConversationId) {
     }
 }
 
-impl Weigh for UserRecord {
-    fn heap(&self) -> usize {
-        0
-    }
-}
-
-impl Weigh for MembershipRecord {
-    fn heap(&self) -> usize {
-        0
-    }
-}
-
 impl Weigh for ConversationRecord {
     fn heap(&self) -> usize {
         self.name.as_ref().map_or(0, String::capacity)
@@ -229,6 +203,7 @@ impl Weigh for Arc<Members> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ConversationKind, Member, Retention, Role};
     use crate::store::records::State;
 
     fn user(n: u64) -> UserId {
@@ -265,13 +240,35 @@ mod tests {
     fn an_ended_membership_is_forgotten() {
         let recent = Recent::with_room(1 << 20);
         let conversation: ConversationId = "g-0-1".parse().unwrap();
-        let member =
-            MembershipRecord { role: crate::model::Role::Member, joined_at_ms: 1, read: 0 };
+        let member = MembershipRecord { role: Role::Member, joined_at_ms: 1, read: 0 };
         for record in [Some(member), None] {
             let mut generation = generation(0..1, 1);
             generation.set_membership(0, &conversation, record.clone());
             recent.take_in(&generation, || ());
             assert_eq!(recent.membership(&user(0), &conversation), record);
+        }
+    }
+
+    #[test]
+    fn what_grew_past_its_room_is_not_found_as_it_was() {
+        let recent = Recent::with_room(1 << 20);
+        let id: ConversationId = "g-0-1".parse().unwrap();
+        for (members, kept) in [(2, true), (5_000, false)] {
+            let member = Member { role: Role::Member, joined_at_ms: 1 };
+            let members: Members = (0..members).map(|n| (user(n), member.clone())).collect();
+            let mut generation = generation(0..0, 0);
+            let record = ConversationRecord {
+                kind: ConversationKind::Group,
+                name: None,
+                retention: Retention::Forever,
+                created_at_ms: 1,
+                tail: 0,
+                deleted: false,
+            };
+            let slot = generation.insert_conversation(id.clone(), record);
+            generation.conversations[slot].members = Some(Arc::new(members));
+            recent.take_in(&generation, || ());
+            assert_eq!(recent.members(&id).is_some(), kept);
         }
     }
 
