@@ -32,9 +32,12 @@ pub(crate) struct Compare {
     /// Sends in flight
     #[arg(long, default_value_t = 64)]
     concurrency: usize,
-    /// Connections of Roost's driver [default: one for each sender, at most 64]; the peers' have one
+    /// Connections of Roost's driver [default: one for each sender, at most 64]
     #[arg(long)]
     connections: Option<usize>,
+    /// Connections of the peers' driver, where its client multiplexes
+    #[arg(long, default_value_t = 1)]
+    peer_connections: usize,
     /// Seconds that are measured
     #[arg(long, default_value_t = 2.5)]
     seconds: f64,
@@ -110,6 +113,7 @@ impl Compare {
         command.arg(configuration).args(["--group", group]);
         for (flag, value) in [
             ("-c", self.concurrency as f64),
+            ("--conns", self.peer_connections as f64),
             ("--secs", self.seconds),
             ("--warmup", self.warmup),
             ("--pull-secs", self.pull_seconds),
