@@ -25,7 +25,7 @@ use roost_storage::planted::{self, Bug};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::batch::{Batches, Size};
+use crate::batch::{Batches, Queued, Size};
 use crate::propose::Proposer;
 use crate::transport::Transport;
 use crate::wire::{Answer, Call, Declined, Origin, millis};
@@ -50,7 +50,7 @@ struct Waiting {
 /// The way in. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Forwarder {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Queued<Waiting>>,
     waiting_bytes: Arc<AtomicUsize>,
 }
 
@@ -98,7 +98,7 @@ impl Forwarder {
         let waiting = Waiting { command, deadline, reply };
         let queued = match before + bytes > MAX_WAITING_BYTES {
             true => Err(SubmitError::Overloaded),
-            false => self.queue.try_send(waiting).map_err(|error| match error {
+            false => self.queue.try_send(Queued::now(waiting)).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
             }),
@@ -110,7 +110,11 @@ impl Forwarder {
     }
 }
 
-async fn run(route: Arc<Route>, queue: mpsc::Receiver<Waiting>, waiting_bytes: Arc<AtomicUsize>) {
+async fn run(
+    route: Arc<Route>,
+    queue: mpsc::Receiver<Queued<Waiting>>,
+    waiting_bytes: Arc<AtomicUsize>,
+) {
     let mut batches = Batches::of(queue);
     let mut number = 0;
     let size_of = |waiting: &Waiting| Size::of(&route.replica, &waiting.command);

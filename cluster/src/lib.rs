@@ -18,6 +18,7 @@ mod transport;
 mod barrier;
 mod batch;
 mod forward;
+mod linger;
 mod member;
 mod propose;
 mod start;

@@ -10,7 +10,7 @@ use roost_storage::command::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::batch::{Batches, Size};
+use crate::batch::{Batches, Queued, Size};
 
 /// Batches that may wait: each node has one under way, and a few late copies may be here too.
 const MAX_WAITING: usize = 256;
@@ -27,7 +27,7 @@ struct Part {
 #[derive(Clone)]
 pub(crate) struct Proposer {
     replica: Replica,
-    queue: mpsc::Sender<Part>,
+    queue: mpsc::Sender<Queued<Part>>,
 }
 
 impl Proposer {
@@ -49,7 +49,7 @@ impl Proposer {
             .fold(Size::default(), Size::plus);
         let (reply, outcome) = oneshot::channel();
         let part = Part { commands, size, deadline, reply };
-        match tokio::time::timeout_at(deadline, self.queue.send(part)).await {
+        match tokio::time::timeout_at(deadline, self.queue.send(Queued::now(part))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ProposeError::Stopped),
             // It never came into the queue.
@@ -63,7 +63,7 @@ impl Proposer {
     }
 }
 
-async fn run(replica: Replica, queue: mpsc::Receiver<Part>) {
+async fn run(replica: Replica, queue: mpsc::Receiver<Queued<Part>>) {
     let mut batches = Batches::of(queue);
     while let Some((mut parts, _)) = batches.next(replica.has_peers(), |part| part.size).await {
         // Whoever waited for it has given up: it must not be proposed behind their back.
